@@ -1,0 +1,129 @@
+//! Files made safely: never through a link, never half-written, durable before they count.
+
+use std::fs::{File, OpenOptions, Permissions};
+use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+
+use crate::error::Trying;
+use crate::{Change, Error, Result};
+
+/// Creates a file that must not exist yet, not following links.
+pub fn create_new(path: &Path, mode: u32) -> Result<File> {
+    OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(mode)
+        .custom_flags(nix::libc::O_NOFOLLOW | nix::libc::O_CLOEXEC)
+        .open(path)
+        .trying(|| format!("cannot create {}", path.display()))
+}
+
+/// Replaces the contents of `path` in one step: readers and crashes see the old or the new file, never a part.
+/// The new contents are on the disk when this returns.
+pub fn replace(path: &Path, contents: &[u8], mode: u32) -> Result<()> {
+    let temporary = temporary_beside(path);
+    remove_if_exists(&temporary)?;
+    let mut file = create_new(&temporary, mode)?;
+    let written = file.write_all(contents).and_then(|()| file.sync_data());
+    written
+        .trying(|| format!("cannot write {}", path.display()))
+        .and_then(|()| {
+            std::fs::rename(&temporary, path).trying(|| format!("cannot write {}", path.display()))
+        })
+        .inspect_err(|_| drop(std::fs::remove_file(&temporary)))
+}
+
+/// Where [`replace`] writes before it renames: a hidden file in the same folder, so that a killed run's leavings
+/// are known by name.
+pub fn temporary_beside(path: &Path) -> std::path::PathBuf {
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    path.with_file_name(format!(".{name}.kld-new"))
+}
+
+/// Makes the names in a folder durable.
+pub fn sync_dir(path: &Path) -> Result<()> {
+    File::open(path)
+        .and_then(|folder| folder.sync_all())
+        .trying(|| format!("cannot write the folder {} to the disk", path.display()))
+}
+
+/// Removes a file; one that is not there is as wanted.
+pub fn remove_if_exists(path: &Path) -> Result<Change<()>> {
+    match std::fs::remove_file(path) {
+        Ok(()) => Ok(Change::Changed(())),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Change::Unchanged(())),
+        Err(error) => Err(error).trying(|| format!("cannot remove {}", path.display())),
+    }
+}
+
+/// Removes an empty folder; one that is not there, or holds something, is left.
+pub fn remove_dir_if_empty(path: &Path) -> Result<Change<()>> {
+    use std::io::ErrorKind::{DirectoryNotEmpty, NotFound};
+    match std::fs::remove_dir(path) {
+        Ok(()) => Ok(Change::Changed(())),
+        Err(error) if matches!(error.kind(), NotFound | DirectoryNotEmpty) => Ok(Change::Unchanged(())),
+        Err(error) => Err(error).trying(|| format!("cannot remove the folder {}", path.display())),
+    }
+}
+
+/// Makes a folder and those above it.
+pub fn create_dir_all(path: &Path, mode: u32) -> Result<()> {
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(mode)
+        .create(path)
+        .trying(|| format!("cannot create the folder {}", path.display()))
+}
+
+/// Makes a folder that must not be there yet.
+pub fn create_dir_new(path: &Path, mode: u32) -> Result<()> {
+    std::fs::DirBuilder::new()
+        .mode(mode)
+        .create(path)
+        .trying(|| format!("cannot create the folder {}", path.display()))
+}
+
+/// Sets the permission bits of a file.
+pub fn set_mode(path: &Path, mode: u32) -> Result<()> {
+    std::fs::set_permissions(path, Permissions::from_mode(mode))
+        .trying(|| format!("cannot change the permissions of {}", path.display()))
+}
+
+/// Reads a small text file; `None` where there is none. Refuses one of more than `limit` bytes.
+pub fn read_text(path: &Path, limit: u64) -> Result<Option<String>> {
+    let what = || format!("cannot read {}", path.display());
+    match std::fs::metadata(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).trying(what),
+        Ok(meta) if meta.len() > limit => {
+            Err(Error::failed(what(), format!("it is larger than {limit} bytes")))
+        }
+        Ok(_) => std::fs::read_to_string(path).map(Some).trying(what),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_replaced_whole_and_leaves_nothing_beside_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a");
+        replace(&path, b"one", 0o600).unwrap();
+        replace(&path, b"two", 0o600).unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"two");
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn a_new_file_is_not_made_through_a_link() {
+        let dir = tempfile::tempdir().unwrap();
+        let link = dir.path().join("link");
+        std::os::unix::fs::symlink(dir.path().join("target"), &link).unwrap();
+        assert!(create_new(&link, 0o600).is_err());
+        assert!(!dir.path().join("target").exists());
+    }
+}

@@ -1,0 +1,173 @@
+//! Journals: what a run is about to do, on disk before it does it.
+//!
+//! An operation writes one entry that holds everything needed to undo or finish it ([`Journal::begin`]), does
+//! what can still be undone, marks the entry [`Phase::Decided`], does the rest and removes the entry. A run
+//! that was killed leaves its entry behind; the next run finds it ([`Journal::left_behind`]), and undoes a
+//! [`Phase::Staging`] entry or finishes a [`Phase::Decided`] one. Whatever is done or undone must be safe to do
+//! twice.
+
+use std::path::{Path, PathBuf};
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::error::Trying;
+use crate::{Error, MachineName, Result, fsio, time};
+
+/// How far an operation got.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Phase {
+    /// Only things nobody uses yet were made: undo.
+    Staging,
+    /// All is ready and the switch has begun: finish.
+    Decided,
+}
+
+/// One operation in the journal.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Entry<T> {
+    /// The format's version, 1.
+    pub version: u32,
+    /// Unique.
+    pub id: uuid::Uuid,
+    /// The whole in one line, such as `clone template to web-5`.
+    pub title: String,
+    /// The machines whose locks the operation holds.
+    pub machines: Vec<MachineName>,
+    /// When it began, in seconds since 1970.
+    pub began: u64,
+    /// How far it got.
+    pub phase: Phase,
+    /// What it does.
+    pub work: T,
+}
+
+/// The folder of entries under the state folder.
+#[derive(Debug, Clone)]
+pub struct Journal {
+    folder: PathBuf,
+}
+
+/// An entry of a run that is under way.
+#[derive(Debug)]
+pub struct Open<T> {
+    path: PathBuf,
+    entry: Entry<T>,
+}
+
+const LARGEST: u64 = 64 << 20;
+
+impl Journal {
+    /// The journal under `state_dir`.
+    pub fn new(state_dir: &Path) -> Self {
+        Journal { folder: state_dir.join("journal") }
+    }
+
+    /// Records what is about to be done. When this returns, the entry is on the disk.
+    pub fn begin<T: Serialize + DeserializeOwned>(
+        &self,
+        title: &str,
+        machines: &[MachineName],
+        phase: Phase,
+        work: T,
+    ) -> Result<Open<T>> {
+        fsio::create_dir_all(&self.folder, 0o700)?;
+        let id = uuid::Uuid::new_v4();
+        let (title, machines) = (title.to_string(), machines.to_vec());
+        let entry = Entry { version: 1, id, title, machines, began: time::now(), phase, work };
+        let open = Open { path: self.folder.join(format!("{id}.json")), entry };
+        open.write()?;
+        fsio::sync_dir(&self.folder)?;
+        Ok(open)
+    }
+
+    /// The entries that are there, oldest first: those of runs under way (whose locks are held) and those that
+    /// killed runs left behind.
+    pub fn left_behind<T: DeserializeOwned>(&self) -> Result<Vec<Open<T>>> {
+        let what = || format!("cannot read the journal {}", self.folder.display());
+        let files = match std::fs::read_dir(&self.folder) {
+            Ok(files) => files,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(error).trying(what),
+        };
+        let mut entries = Vec::new();
+        for file in files {
+            let path = file.trying(what)?.path();
+            if path.extension().is_none_or(|extension| extension != "json") {
+                continue;
+            }
+            // Another run may finish and remove its entry while we look.
+            let Some(text) = fsio::read_text(&path, LARGEST)? else { continue };
+            let entry: Entry<T> = serde_json::from_str(&text).map_err(|cause| {
+                Error::failed(format!("cannot read the journal entry {}", path.display()), cause).with_hint(
+                    "it was written by another version of kld; run that version, or move the file away",
+                )
+            })?;
+            entries.push(Open { path, entry });
+        }
+        entries.sort_by_key(|open| (open.entry.began, open.entry.id));
+        Ok(entries)
+    }
+}
+
+impl<T: Serialize + DeserializeOwned> Open<T> {
+    /// The entry's contents.
+    pub fn entry(&self) -> &Entry<T> {
+        &self.entry
+    }
+
+    /// From here on the operation is finished, not undone. On the disk when this returns.
+    pub fn decide(&mut self) -> Result<()> {
+        self.entry.phase = Phase::Decided;
+        self.write()
+    }
+
+    /// The operation is done, or undone: the entry is removed.
+    pub fn close(self) -> Result<()> {
+        fsio::remove_if_exists(&self.path).map(drop)
+    }
+
+    /// True while the entry is still there: a run that held its lock may have ended well meanwhile.
+    pub fn still_there(&self) -> bool {
+        self.path.exists()
+    }
+
+    /// Reads the entry again: its run may have gone on between the first look and the lock.
+    pub fn reread(self) -> Result<Option<Self>> {
+        let Some(text) = fsio::read_text(&self.path, LARGEST)? else { return Ok(None) };
+        let entry = serde_json::from_str(&text).map_err(|cause| {
+            Error::failed(format!("cannot read the journal entry {}", self.path.display()), cause)
+        })?;
+        Ok(Some(Open { path: self.path, entry }))
+    }
+
+    fn write(&self) -> Result<()> {
+        let text = serde_json::to_vec(&self.entry)
+            .map_err(|cause| Error::failed("cannot write a journal", cause))?;
+        fsio::replace(&self.path, &text, 0o600)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_killed_run_leaves_is_found_with_its_phase() {
+        let dir = tempfile::tempdir().unwrap();
+        let journal = Journal::new(dir.path());
+        let web = MachineName::parse("web").unwrap();
+        let mut killed = journal.begin("clone a to web", &[web], Phase::Staging, vec![1, 2]).unwrap();
+        let found = journal.left_behind::<Vec<i32>>().unwrap();
+        assert_eq!(found[0].entry().phase, Phase::Staging);
+        assert_eq!(found[0].entry().work, [1, 2]);
+
+        killed.decide().unwrap();
+        let mut found = journal.left_behind::<Vec<i32>>().unwrap();
+        assert_eq!(found[0].entry().phase, Phase::Decided);
+
+        found.remove(0).close().unwrap();
+        assert!(journal.left_behind::<Vec<i32>>().unwrap().is_empty());
+    }
+}

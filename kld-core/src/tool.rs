@@ -1,0 +1,140 @@
+//! The tool table: many names, one program, only the wanted command built.
+
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Arg, ArgAction, ArgMatches, Command};
+
+use crate::config::Config;
+use crate::ui::Ui;
+use crate::{Error, Result};
+
+/// One tool: a row of its family's table.
+#[derive(Clone, Copy)]
+pub struct Tool {
+    /// The name it is called by, such as `kvm-clone`.
+    pub name: &'static str,
+    /// What it does, in one line.
+    pub about: &'static str,
+    /// Builds its command line; called only for the tool that runs.
+    pub command: fn() -> Command,
+    /// Runs it.
+    pub run: fn(&Context, &ArgMatches) -> Result<()>,
+}
+
+/// What every tool is given.
+#[derive(Debug)]
+pub struct Context {
+    /// The name of the tool that runs.
+    pub tool: &'static str,
+    /// The settings in force.
+    pub config: Config,
+    /// How it speaks.
+    pub ui: Ui,
+}
+
+impl Tool {
+    /// The whole command line of the tool: its own, and the flags that every tool has.
+    pub fn full_command(&self) -> Command {
+        let flag = |name: &'static str, help: &'static str| {
+            Arg::new(name).long(name).action(ArgAction::SetTrue).help(help)
+        };
+        (self.command)()
+            .name(self.name)
+            .bin_name(self.name)
+            .about(self.about)
+            .version(env!("CARGO_PKG_VERSION"))
+            .arg_required_else_help(false)
+            .args([
+                flag("json", "Print JSON for programs").help_heading("Output"),
+                flag("quiet", "Print no notes and no progress").short('q').help_heading("Output"),
+                Arg::new("config")
+                    .long("config")
+                    .value_name("FILE")
+                    .value_parser(clap::value_parser!(PathBuf))
+                    .help("Read this configuration instead of /etc/kld/config.toml and the user's")
+                    .help_heading("Configuration"),
+                Arg::new("set")
+                    .long("set")
+                    .value_name("KEY=VALUE")
+                    .action(ArgAction::Append)
+                    .help("Override one setting")
+                    .help_heading("Configuration"),
+            ])
+    }
+
+    /// Parses `args` (the program's name first), runs the tool and reports how it ended.
+    pub fn main(&self, args: impl IntoIterator<Item = OsString>) -> ExitCode {
+        let matches = match self.full_command().try_get_matches_from(args) {
+            Ok(matches) => matches,
+            Err(error) => return report_clap(&error),
+        };
+        let ui = Ui { json: matches.get_flag("json"), quiet: matches.get_flag("quiet") };
+        let flags: Vec<String> = matches.get_many::<String>("set").into_iter().flatten().cloned().collect();
+        let outcome = Config::load(matches.get_one::<PathBuf>("config").map(PathBuf::as_path), &flags)
+            .and_then(|config| (self.run)(&Context { tool: self.name, config, ui }, &matches));
+        report(&ui, outcome)
+    }
+}
+
+/// Turns a tool's outcome into what it says and its exit code.
+pub fn report(ui: &Ui, outcome: Result<()>) -> ExitCode {
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            ui.error(&error);
+            ExitCode::from(error.exit() as u8)
+        }
+    }
+}
+
+/// Prints clap's help, version or complaint: help on stdout (exit 0), a complaint on stderr (exit 2).
+pub fn report_clap(error: &clap::Error) -> ExitCode {
+    let ui = Ui::default();
+    let text = error.render().to_string();
+    if error.use_stderr() {
+        use std::io::Write;
+        let _ = std::io::stderr().lock().write_all(text.as_bytes());
+        ExitCode::from(2)
+    } else {
+        report(&ui, ui.raw(text.as_bytes()))
+    }
+}
+
+/// The main function of a family's program: argv[0] picks the tool, or else the first argument does.
+pub fn family_main(family: &'static str, tools: &[Tool]) -> ExitCode {
+    let args: Vec<OsString> = std::env::args_os().collect();
+    let called = args.first().and_then(|arg| Path::new(arg).file_name()).unwrap_or_default().to_os_string();
+    if let Some(tool) = find(tools, &called) {
+        return tool.main(args);
+    }
+    let names = || tools.iter().map(|tool| tool.name).collect::<Vec<_>>().join(", ");
+    let ui = Ui::default();
+    match args.get(1) {
+        Some(word) => match find(tools, word) {
+            Some(tool) => tool.main(args.into_iter().skip(1)),
+            None if word == "--version" => {
+                report(&ui, ui.line(format!("{family} {}", env!("CARGO_PKG_VERSION"))))
+            }
+            None => {
+                let word = word.to_string_lossy();
+                let hint = crate::suggest::nearest(&word, tools.iter().map(|tool| tool.name))
+                    .map_or_else(|| format!("it has {}", names()), |near| format!("did you mean '{near}'?"));
+                report(
+                    &ui,
+                    Err(Error::usage(format!("{family} has no tool '{}'", word.escape_debug()))
+                        .with_hint(hint)),
+                )
+            }
+        },
+        None => report(
+            &ui,
+            Err(Error::usage(format!("{family} runs one of its tools: which?")).with_hint(names())),
+        ),
+    }
+}
+
+fn find<'a>(tools: &'a [Tool], name: &OsStr) -> Option<&'a Tool> {
+    tools.iter().find(|tool| name == tool.name)
+}
