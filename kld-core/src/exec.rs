@@ -22,7 +22,9 @@ const LARGEST_OUTPUT: u64 = 64 << 20;
 #[derive(Debug)]
 pub struct Exec {
     program: String,
+    path: Option<PathBuf>,
     args: Vec<OsString>,
+    environment: Vec<(String, String)>,
     limit: Duration,
 }
 
@@ -40,7 +42,23 @@ pub struct Finished {
 impl Exec {
     /// A program by name, found in [`SEARCH_PATH`].
     pub fn new(program: &str) -> Self {
-        Exec { program: program.to_string(), args: Vec::new(), limit: Duration::from_secs(60) }
+        let limit = Duration::from_secs(60);
+        Exec { program: program.to_string(), path: None, args: Vec::new(), environment: Vec::new(), limit }
+    }
+
+    /// A program by its path: one of kld's own, found beside this one.
+    pub fn at(path: &std::path::Path) -> Self {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        Exec { path: Some(path.to_path_buf()), ..Self::new(&name) }
+    }
+
+    /// Passes on this process's variables whose names begin so; all others are withheld.
+    #[must_use]
+    pub fn keep_environment(mut self, prefix: &str) -> Self {
+        let kept = std::env::vars_os()
+            .filter_map(|(name, value)| name.into_string().ok().zip(value.into_string().ok()));
+        self.environment.extend(kept.filter(|(name, _)| name.starts_with(prefix)));
+        self
     }
 
     /// Adds an argument.
@@ -87,12 +105,19 @@ impl Exec {
     pub fn output(&self) -> Result<Finished> {
         let failed =
             |cause: &dyn std::fmt::Display| Error::failed(format!("cannot run {}", self.program), cause);
-        let path = Self::which(&self.program).ok_or_else(|| {
+        let path = self.path.clone().or_else(|| Self::which(&self.program)).ok_or_else(|| {
             failed(&"it is not installed")
                 .with_hint(format!("install the package that brings {}", self.program))
         })?;
         let mut command = Command::new(path);
-        command.arg0(&self.program).args(&self.args).env_clear().env("PATH", SEARCH_PATH).env("LC_ALL", "C").current_dir("/");
+        command
+            .arg0(&self.program)
+            .args(&self.args)
+            .env_clear()
+            .env("PATH", SEARCH_PATH)
+            .env("LC_ALL", "C")
+            .envs(self.environment.iter().cloned())
+            .current_dir("/");
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
         let mut child = command.spawn().map_err(|cause| failed(&cause))?;
         let stdout = drain(child.stdout.take());

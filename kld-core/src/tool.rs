@@ -138,3 +138,35 @@ pub fn family_main(family: &'static str, tools: &[Tool]) -> ExitCode {
 fn find<'a>(tools: &'a [Tool], name: &OsStr) -> Option<&'a Tool> {
     tools.iter().find(|tool| name == tool.name)
 }
+
+/// The hidden `__generate FOLDER`: writes the man page and the completions of each command, for packagers and for
+/// `cargo xtask generate`.
+pub fn generate(folder: Option<&OsString>, commands: &[(&str, Command)]) -> ExitCode {
+    let Some(folder) = folder else {
+        return report(&Ui::default(), Err(Error::usage("__generate wants a folder")));
+    };
+    let write = |path: PathBuf, bytes: &[u8]| {
+        let parent = path.parent().unwrap_or(Path::new("/"));
+        crate::fsio::create_dir_all(parent, 0o755).and_then(|()| crate::fsio::replace(&path, bytes, 0o644))
+    };
+    let all = commands.iter().try_for_each(|(name, command)| {
+        let mut command = command.clone();
+        command.build();
+        let mut page = Vec::new();
+        clap_mangen::Man::new(command.clone())
+            .render(&mut page)
+            .map_err(|cause| Error::failed(format!("cannot make the man page of {name}"), cause))?;
+        write(Path::new(folder).join(format!("man/{name}.1")), &page)?;
+        for (shell, file) in [
+            (clap_complete::Shell::Bash, format!("completions/bash/{name}")),
+            (clap_complete::Shell::Zsh, format!("completions/zsh/_{name}")),
+            (clap_complete::Shell::Fish, format!("completions/fish/{name}.fish")),
+        ] {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut command.clone(), *name, &mut script);
+            write(Path::new(folder).join(file), &script)?;
+        }
+        Ok(())
+    });
+    report(&Ui::default(), all)
+}

@@ -1,2 +1,59 @@
+//! Every family's tools, by name and one line each, without what they link.
+//!
+//! The front door reads this table and starts nothing; each family takes its names from it, so the two cannot
+//! differ.
 #![deny(missing_docs)]
-//! (being written)
+
+/// A family: one program with several tools.
+#[derive(Debug, Clone, Copy)]
+pub struct Family {
+    /// Its program, such as `kld-kvm`.
+    pub program: &'static str,
+    /// What it is about, in a few words.
+    pub about: &'static str,
+    /// Its tools.
+    pub tools: &'static [Entry],
+}
+
+/// One tool.
+#[derive(Debug, Clone, Copy)]
+pub struct Entry {
+    /// The name it is called by.
+    pub name: &'static str,
+    /// What it does, in one line.
+    pub about: &'static str,
+}
+
+const fn entry(name: &'static str, about: &'static str) -> Entry {
+    Entry { name, about }
+}
+
+/// The kvm-* family.
+pub const KVM: Family = Family {
+    program: "kld-kvm",
+    about: "KVM machines that clone in milliseconds",
+    tools: &[
+        entry("kvm-create", "Create a machine, empty or from an image"),
+        entry("kvm-clone", "Clone a machine, once or many times, sharing what is not written"),
+        entry("kvm-snap", "Take, list, roll back and delete snapshots of a whole machine"),
+        entry("kvm-list", "List machines with their state, space and lineage"),
+        entry("kvm-show", "Show one machine in full"),
+        entry("kvm-start", "Start machines"),
+        entry("kvm-stop", "Shut machines down, by force if told"),
+        entry("kvm-console", "Connect to a machine's serial console"),
+        entry("kvm-ip", "Print a machine's addresses"),
+        entry("kvm-template", "Freeze a machine as a template, or thaw it"),
+        entry("kvm-delete", "Delete machines and free the space they took"),
+    ],
+};
+
+/// Every family.
+pub const FAMILIES: &[Family] = &[KVM];
+
+/// The tool of this name, with its family.
+pub fn find(name: &str) -> Option<(&'static Family, &'static Entry)> {
+    FAMILIES
+        .iter()
+        .flat_map(|family| family.tools.iter().map(move |tool| (family, tool)))
+        .find(|(_, tool)| tool.name == name)
+}
