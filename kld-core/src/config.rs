@@ -24,8 +24,8 @@ pub struct Key {
 /// Every setting there is.
 pub const KEYS: &[Key] = &[
     Key { name: "store", default: "", about: "volume store for machines; unset: what this host has" },
-    Key { name: "store-root", default: "/var/lib/kld/machines", about: "folder of the directory store" },
-    Key { name: "hypervisor", default: "libvirt", about: "who runs machines: libvirt, or sim for tests" },
+    Key { name: "store-root", default: "/var/lib/kld/store", about: "folder of the directory store" },
+    Key { name: "hypervisor", default: "libvirt", about: "who runs machines" },
     Key { name: "libvirt-uri", default: "qemu:///system", about: "libvirt connection" },
     Key { name: "libvirt-timeout", default: "30", about: "seconds to wait for libvirt before giving up" },
     Key { name: "state-dir", default: "/var/lib/kld", about: "folder of kld's journal and locks" },

@@ -121,6 +121,8 @@ pub trait Hypervisor: Send + Sync {
     /// repeat: disks that already stand there are left.
     fn switch_disks(&self, uuid: Uuid, repoints: &[Repoint]) -> Result<Consistency>;
 
+    /// Whether a virtual network of this name is up; `None` where there is none of this name.
+    fn network(&self, name: &str) -> Result<Option<bool>>;
     /// The addresses that are known of a guest; empty where none is known yet.
     fn addresses(&self, uuid: Uuid) -> Result<Vec<Address>>;
     /// The terminal device of a running domain's serial console.
