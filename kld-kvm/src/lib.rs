@@ -2,3 +2,6 @@
 #![deny(missing_docs)]
 
 pub mod domain;
+pub mod image;
+pub mod machine;
+pub mod seed;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use kld_core::store::VolumeFormat;
 use kld_core::tool::{Context, Tool};
-use kld_core::{ByteSize, Error, Result};
+use kld_core::{ByteSize, Error, MachineName, Result};
 use kld_kvm::image;
 use kld_kvm::machine::{CreateRequest, DiskRequest, FirmwareRequest, NetworkRequest};
 use kld_kvm::seed::CloudInit;
@@ -94,8 +94,8 @@ fn request(context: &Context, matches: &ArgMatches) -> Result<CreateRequest> {
         (None, "user") => NetworkRequest::User,
         (None, network) => NetworkRequest::Network(plain("network", network)?),
     };
+    let name = name(matches, "name")?;
     Ok(CreateRequest {
-        name: name(matches, "name")?,
         cpus: matches.get_one("cpus").copied().unwrap_or(1),
         memory,
         disks: disks(matches)?,
@@ -103,7 +103,8 @@ fn request(context: &Context, matches: &ArgMatches) -> Result<CreateRequest> {
         network,
         os: text("os").map(|os| plain("operating system", os)).transpose()?,
         firmware,
-        cloud_init: cloud_init(matches)?,
+        cloud_init: cloud_init(matches, &name)?,
+        name,
     })
 }
 
@@ -145,10 +146,10 @@ fn guess(path: &Path) -> Result<VolumeFormat> {
     }
 }
 
-fn cloud_init(matches: &ArgMatches) -> Result<Option<CloudInit>> {
+fn cloud_init(matches: &ArgMatches, name: &MachineName) -> Result<Option<CloudInit>> {
     let texts = |name: &str| matches.get_many::<String>(name).into_iter().flatten().cloned();
     let user = matches.get_one::<String>("user").cloned();
-    let hostname = matches.get_one::<String>("hostname").map(|name| kld_core::MachineName::parse(name)).transpose()?;
+    let hostname = matches.get_one::<String>("hostname").map(|name| MachineName::parse(name)).transpose()?;
     let packages: Vec<String> = texts("package").collect();
     let keys: Vec<String> = texts("ssh-key").map(|key| read_keys(&key)).collect::<Result<Vec<_>>>()?.concat();
     let user_data_file = match matches.get_one::<PathBuf>("user-data") {
@@ -157,7 +158,7 @@ fn cloud_init(matches: &ArgMatches) -> Result<Option<CloudInit>> {
     };
     let asked = matches.get_flag("cloud-init") || user.is_some() || hostname.is_some() || user_data_file.is_some();
     let any = asked || !packages.is_empty() || !keys.is_empty();
-    Ok(any.then_some(CloudInit { user, ssh_keys: keys, packages, hostname, user_data_file }))
+    Ok(any.then(|| CloudInit { user, ssh_keys: keys, packages, hostname: hostname.unwrap_or_else(|| name.clone()), user_data_file }))
 }
 
 /// A key as it is, or the keys in a file of them.

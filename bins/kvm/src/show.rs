@@ -64,7 +64,8 @@ fn lines(report: &MachineReport) -> Vec<(&'static str, String)> {
     }
     for (index, interface) in report.interfaces.iter().enumerate() {
         let source = interface.source.clone().unwrap_or_default();
-        add(if index == 0 { "interfaces" } else { "" }, format!("{}  {} {source}", interface.mac, interface.kind));
+        let mac = interface.mac.map(|mac| mac.to_string()).unwrap_or_default();
+        add(if index == 0 { "interfaces" } else { "" }, format!("{mac}  {} {source}", interface.kind));
     }
     for (index, address) in report.addresses.iter().enumerate() {
         add(if index == 0 { "addresses" } else { "" }, format!("{} ({})", address.address, address.source));

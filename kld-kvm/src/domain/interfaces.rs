@@ -20,6 +20,19 @@ pub enum InterfaceKind {
     Other(String),
 }
 
+impl std::fmt::Display for InterfaceKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            InterfaceKind::Network => "network",
+            InterfaceKind::Bridge => "bridge",
+            InterfaceKind::User => "user",
+            InterfaceKind::Direct => "direct",
+            InterfaceKind::Hostdev => "hostdev",
+            InterfaceKind::Other(kind) => kind,
+        })
+    }
+}
+
 /// A network interface as the definition describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Interface {

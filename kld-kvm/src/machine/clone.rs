@@ -10,8 +10,8 @@ use uuid::Uuid;
 
 use super::work::{NewDomain, Work};
 use super::{Machine, Machines, add_store_steps, nvram_path};
-use crate::domain::{Definition, random_mac};
-use crate::seed::Seed;
+use crate::domain::{Definition, FreshMacs, MacAddress};
+use crate::seed::{SEED_FOLDER, SEED_IMAGE, Seed};
 
 /// What is to be cloned, and into what.
 #[derive(Debug, Clone)]
@@ -44,7 +44,7 @@ pub struct Cloned {
     /// Its UUID.
     pub uuid: Uuid,
     /// The MAC addresses of its interfaces.
-    pub macs: Vec<String>,
+    pub macs: Vec<MacAddress>,
     /// Its volumes and state files.
     #[serde(skip)]
     pub set: Set,
@@ -108,36 +108,36 @@ impl Machines {
         let mut report = CloneReport { source: source.name.clone(), consistency, clones: Vec::new(), notes: Vec::new() };
         let mut files = Vec::new();
         let mut define = Vec::new();
-        let seed = Seed::load(&source.set.state_dir)?;
-        let mut used: BTreeSet<String> = definition.interfaces().into_iter().map(|nic| nic.mac).collect();
+        let seed = Seed::read_back(&source.set.state_dir.join(SEED_FOLDER))?;
+        let mut macs = FreshMacs::new(definition.interfaces().into_iter().filter_map(|nic| nic.mac));
 
         for clone in &clones {
             let set = change.sets.iter().find(|set| set.name == clone.name).cloned();
             let set = set.ok_or_else(|| Error::message(format!("the store made no volumes for {}", clone.name)))?;
             let mut new = definition.clone();
-            report.notes.extend(new.become_clone(&clone.name, clone.machine, &mut |old| random_mac(old, &mut used))?);
+            report.notes.extend(new.become_clone(&clone.name, clone.machine, &mut |old| macs.replace(old)));
             for volume in &set.volumes {
                 new.set_disk(&volume.name, &volume.path, volume.format)?;
             }
             let file = |path: &str, content| StateFile { set: clone.name.clone(), path: path.into(), content };
             if let Some(nvram) = &nvram {
-                new.set_nvram(&nvram_path(&set.state_dir));
+                new.set_nvram(&nvram_path(&set.state_dir))?;
                 if nvram.exists() {
                     files.push(file("nvram.fd", StateContent::CopyOf(nvram.clone())));
                 }
             }
             if request.seed {
-                let (seed, note) = match &seed {
+                let (seed, notes) = match &seed {
                     Some(seed) => seed.for_clone(&clone.name),
-                    None => (Seed::new(&clone.name), None),
+                    None => (Seed::new(clone.name.clone()), Vec::new()),
                 };
-                report.notes.extend(note);
+                report.notes.extend(notes);
                 files.extend(seed.state_files(&clone.name));
-                new.set_seed(&set.state_dir.join("seed.iso"))?;
+                new.set_seed(&set.state_dir.join(SEED_IMAGE))?;
             }
             plan.step("define", &clone.name, format!("uuid {}", clone.machine));
             define.push(NewDomain { uuid: clone.machine, definition: new.to_xml() });
-            let macs = new.interfaces().into_iter().map(|nic| nic.mac).collect();
+            let macs = new.interfaces().into_iter().filter_map(|nic| nic.mac).collect();
             report.clones.push(Cloned { name: clone.name.clone(), uuid: clone.machine, macs, set });
         }
         report.notes.sort();

@@ -9,11 +9,11 @@ use uuid::Uuid;
 
 use super::work::{NewDomain, Work};
 use super::{Machines, add_store_steps, nvram_path};
-use crate::domain::{Firmware, NewDefinition, NewNetwork, random_mac};
-use crate::seed::{CloudInit, Seed};
+use crate::domain::{self, Firmware, MacAddress, NewNetwork};
+use crate::seed::{CloudInit, SEED_IMAGE};
 
-/// The machine that is wanted.
-#[derive(Debug, Clone)]
+/// The machine that is wanted. Not Debug: what cloud-init is told may hold secrets.
+#[derive(Clone)]
 pub struct CreateRequest {
     /// Its name.
     pub name: MachineName,
@@ -77,7 +77,7 @@ pub struct Created {
     /// Its UUID.
     pub uuid: Uuid,
     /// The MAC address of its interface.
-    pub mac: Option<String>,
+    pub mac: Option<MacAddress>,
     /// Its volumes and state files.
     #[serde(skip)]
     pub set: Set,
@@ -120,43 +120,47 @@ impl Machines {
         let mut plan = Plan::new(format!("create {name}"));
         add_store_steps(&mut plan, &change);
         let seed = match &request.cloud_init {
-            Some(options) => Some(Seed::create(name, options)?),
+            Some(options) => Some(options.seed()?),
             None => None,
         };
         let files = seed.as_ref().map(|seed| seed.state_files(name)).unwrap_or_default();
         let hardware = self.hypervisor.capabilities().hardware;
-        let mac = (request.network != NetworkRequest::None).then(|| random_mac("52:54:00:00:00:00", &mut Default::default()));
+        let mac = MacAddress::random_qemu();
         let firmware = match request.firmware {
             FirmwareRequest::Bios => Firmware::Bios,
             FirmwareRequest::Uefi => Firmware::Uefi { secure_boot: false, nvram: nvram_path(&set.state_dir) },
             FirmwareRequest::SecureBoot => Firmware::Uefi { secure_boot: true, nvram: nvram_path(&set.state_dir) },
         };
-        let definition = NewDefinition {
+        let definition = domain::NewDomain {
             name: name.clone(),
             uuid,
-            kind: if hardware { "kvm" } else { "qemu" },
+            kind: if hardware { "kvm" } else { "qemu" }.to_string(),
             cpus: request.cpus,
             memory: request.memory,
-            disks: set.volumes.clone(),
+            disks: set.volumes.iter().map(|one| (one.name.clone(), one.path.clone(), one.format)).collect(),
             cdrom: request.iso.clone(),
-            seed: seed.as_ref().map(|_| set.state_dir.join("seed.iso")),
+            seed: seed.as_ref().map(|_| set.state_dir.join(SEED_IMAGE)),
             network: match &request.network {
                 NetworkRequest::None => NewNetwork::None,
                 NetworkRequest::Network(name) => NewNetwork::Network(name.clone()),
                 NetworkRequest::Bridge(name) => NewNetwork::Bridge(name.clone()),
                 NetworkRequest::User => NewNetwork::User,
             },
-            mac: mac.clone(),
+            mac,
             firmware,
+            kernel: None,
             os: request.os.clone(),
+            title: None,
+            graphics: false,
         }
-        .definition();
+        .definition()?;
         plan.step("define", name, format!("uuid {uuid}"));
         let define = vec![NewDomain { uuid, definition: definition.to_xml() }];
         let mut notes = Vec::new();
         if !hardware {
             notes.push("this host runs no hardware virtualisation: the machine runs under software emulation".to_string());
         }
+        let mac = (request.network != NetworkRequest::None).then_some(mac);
         let created = Created { name: name.clone(), uuid, mac, set, notes };
         Ok((plan, Work { define, ..Work::new(change) }, files, created))
     }

@@ -29,7 +29,7 @@ pub use clone::{CloneReport, CloneRequest, Cloned};
 pub use create::{CreateRequest, Created, DiskRequest, FirmwareRequest, NetworkRequest};
 pub use delete::{Clones, DeleteReport, DeleteRequest};
 pub use power::StopRequest;
-pub use report::{DiskReport, MachineReport, SnapshotReport};
+pub use report::{DiskReport, InterfaceReport, MachineReport, SnapshotReport};
 pub use snap::{RollbackReport, RollbackRequest, SnapReport};
 pub use work::Recovered;
 

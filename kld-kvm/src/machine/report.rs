@@ -10,7 +10,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::Machines;
-use crate::domain::{Definition, Interface};
+use crate::domain::{Definition, Device, MacAddress};
 
 /// A machine in full.
 #[derive(Debug, Clone, Serialize)]
@@ -34,7 +34,7 @@ pub struct MachineReport {
     /// Its disks.
     pub disks: Vec<DiskReport>,
     /// Its network interfaces.
-    pub interfaces: Vec<Interface>,
+    pub interfaces: Vec<InterfaceReport>,
     /// Its addresses, where it runs and they were asked for.
     pub addresses: Vec<Address>,
     /// The space it takes, in bytes; `None` where it cannot be told.
@@ -62,6 +62,17 @@ pub struct DiskReport {
     pub format: Option<String>,
     /// What the guest sees, in bytes, where it is known.
     pub size: Option<ByteSize>,
+}
+
+/// A network interface of a machine.
+#[derive(Debug, Clone, Serialize)]
+pub struct InterfaceReport {
+    /// Its MAC address.
+    pub mac: Option<MacAddress>,
+    /// How it reaches the network: `network`, `bridge`, `user`, ...
+    pub kind: String,
+    /// The network, bridge or device that it is connected to.
+    pub source: Option<String>,
 }
 
 /// A snapshot of a machine.
@@ -133,7 +144,10 @@ impl Machines {
         report.kind = definition.kind().to_string();
         report.cpus = definition.cpus();
         report.memory = definition.memory();
-        report.interfaces = definition.interfaces();
+        let interfaces = definition.interfaces().into_iter();
+        report.interfaces = interfaces
+            .map(|nic| InterfaceReport { mac: nic.mac, kind: nic.kind.to_string(), source: nic.source })
+            .collect();
         let set = MachineName::parse(&record.name).and_then(|name| match recorded {
             Some(set) if set.machine == record.uuid && super::same_places(&set.volumes, &super::volumes_of(&definition)) => Ok(set),
             _ => self.store.adopt(&name, record.uuid, super::volumes_of(&definition)),
@@ -204,12 +218,21 @@ fn disks(definition: &Definition, set: Option<&Set>) -> Vec<DiskReport> {
     disks
         .map(|disk| DiskReport {
             size: size(&disk.target),
-            device: disk.device.to_string(),
+            device: device(disk.device).to_string(),
             path: disk.source.path().map(PathBuf::from),
             format: disk.driver,
             target: disk.target,
         })
         .collect()
+}
+
+fn device(device: Device) -> &'static str {
+    match device {
+        Device::Disk => "disk",
+        Device::Cdrom => "cdrom",
+        Device::Floppy => "floppy",
+        Device::Lun => "lun",
+    }
 }
 
 /// The names that a machine descends from, nearest first; a circle (names used again) ends it.
