@@ -5,3 +5,4 @@ pub mod domain;
 pub mod image;
 pub mod machine;
 pub mod seed;
+pub mod store;
