@@ -201,7 +201,18 @@ mod tests {
 
     #[test]
     fn every_disk_is_listed_and_only_those_that_move_are_switched() {
-        insta::assert_snapshot!(asked(&[to("vda", "/s/a&b", VolumeFormat::Qcow2)]).unwrap().unwrap(), @"");
+        insta::assert_snapshot!(asked(&[to("vda", "/s/a&b", VolumeFormat::Qcow2)]).unwrap().unwrap(), @r"
+        <domainsnapshot>
+          <disks>
+            <disk name='vda' snapshot='external' type='file'>
+              <driver type='qcow2'/>
+              <source file='/s/a&amp;b'/>
+            </disk>
+            <disk name='vdb' snapshot='no'/>
+            <disk name='sda' snapshot='no'/>
+          </disks>
+        </domainsnapshot>
+        ");
     }
 
     #[test]

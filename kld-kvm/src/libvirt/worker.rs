@@ -191,7 +191,12 @@ mod tests {
         thread::sleep(SHORT);
         let ran = Arc::new(AtomicU8::new(0));
         let seen = Arc::clone(&ran);
-        worker.call(SHORT, move |_| Ok(seen.store(1, SeqCst))).unwrap_err();
+        worker
+            .call(SHORT, move |_| {
+                seen.store(1, SeqCst);
+                Ok(())
+            })
+            .unwrap_err();
         release.send(()).unwrap();
         assert!(holder.join().unwrap().unwrap());
         worker.call(CLOSING, |_| Ok(())).ok();
