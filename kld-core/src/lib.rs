@@ -24,6 +24,7 @@ pub mod tool;
 pub mod ui;
 
 pub use change::Change;
+pub use config::Config;
 pub use error::{Error, Exit, Result};
 pub use name::{MachineName, SnapshotTag};
 pub use plan::Plan;

@@ -183,8 +183,12 @@ impl ImageError {
                 "ELF program" | "LUKS container" => return None,
                 _ => format!("convert it first: qemu-img convert -O qcow2 {} NEW.qcow2", quoted(path)),
             },
-            ImageError::Unknown { .. } => "if it is a raw image, say so; kld never guesses that a file is raw".into(),
-            ImageError::NotAFile { kind: "symbolic link", .. } => "name the file that the link points to".into(),
+            ImageError::Unknown { .. } => {
+                "if it is a raw image, say so; kld never guesses that a file is raw".into()
+            }
+            ImageError::NotAFile { kind: "symbolic link", .. } => {
+                "name the file that the link points to".into()
+            }
             ImageError::Header { path, source: HeaderError::ExternalDataFile } => {
                 format!("make one file of it: qemu-img convert -O qcow2 {} NEW.qcow2", quoted(path))
             }
