@@ -79,7 +79,10 @@ fn rename_config(body: &str, hostname: &MachineName, out: &mut String, notes: &m
         match found {
             Some(found) if key == "preserve_hostname" => {
                 if is_true(&found.value) {
-                    notes.push(format!("the user-data has 'preserve_hostname: true': the guest keeps its source's name until it is told to be {hostname}"));
+                    notes.push(format!(
+                        "the user-data has 'preserve_hostname: true': the guest keeps its source's name until \
+                         somebody tells it that it is {hostname}"
+                    ));
                 }
                 out.push_str(line);
             }

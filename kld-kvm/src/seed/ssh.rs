@@ -28,7 +28,8 @@ pub(super) fn check_key(text: &str) -> Result<&str> {
     let mut words = key.split_ascii_whitespace();
     let kind = words.next().unwrap_or_default();
     if !TYPES.contains(&kind) {
-        return Err(bad("it does not begin with a known key type").with_hint(format!("{hint}; {}", known())));
+        return Err(bad("it does not begin with a known key type")
+            .with_hint(format!("give the line of a .pub file; the types are {}", TYPES.join(", "))));
     }
     let blob = words.next().and_then(decode).ok_or_else(|| bad("its second word is not base64"))?;
     // RFC 4253, section 6.6: the blob begins with the length and name of the type.
@@ -40,10 +41,6 @@ pub(super) fn check_key(text: &str) -> Result<&str> {
     } else {
         Err(bad("it is cut off, or of another type than it says"))
     }
-}
-
-fn known() -> String {
-    format!("known types are {}", TYPES.join(", "))
 }
 
 /// RFC 4648, section 4.
@@ -114,7 +111,7 @@ mod tests {
         the SSH key is not usable: its second word is not base64
         the SSH key is not usable: it is cut off, or of another type than it says
         ");
-        insta::assert_snapshot!(check_key("secret").unwrap_err().hint().unwrap(), @"give a line such as 'ssh-ed25519 AAAA... name', as it stands in ~/.ssh/id_ed25519.pub; known types are ssh-ed25519, ssh-rsa, ecdsa-sha2-nistp256, ecdsa-sha2-nistp384, ecdsa-sha2-nistp521, sk-ssh-ed25519@openssh.com, sk-ecdsa-sha2-nistp256@openssh.com");
+        insta::assert_snapshot!(check_key("secret").unwrap_err().hint().unwrap(), @"give the line of a .pub file; the types are ssh-ed25519, ssh-rsa, ecdsa-sha2-nistp256, ecdsa-sha2-nistp384, ecdsa-sha2-nistp521, sk-ssh-ed25519@openssh.com, sk-ecdsa-sha2-nistp256@openssh.com");
     }
 
     #[test]

@@ -46,14 +46,15 @@ impl UserData {
     pub fn parse(text: impl Into<String>) -> Result<Self> {
         let text = text.into();
         if text.len() as u64 > LARGEST_USER_DATA.bytes() {
-            let size = ByteSize::new(text.len() as u64);
+            let size = text.len();
             return Err(Error::usage(format!(
-                "the user-data has {size}, and {LARGEST_USER_DATA} is the limit"
+                "the user-data has {size} bytes, and {LARGEST_USER_DATA} is the limit"
             ))
             .with_hint("let it fetch the larger part: '#include' with a URL in the next line"));
         }
         if text.contains('\0') {
-            return Err(Error::usage("the user-data is not text: it holds a NUL byte"));
+            return Err(Error::usage("the user-data is not text: it holds a NUL byte")
+                .with_hint("unpack it first, if it is compressed"));
         }
         if form(&text).is_none() {
             return Err(Error::usage("the user-data does not begin as cloud-init's does").with_hint(
@@ -134,10 +135,10 @@ mod tests {
         the user-data does not begin as cloud-init's does
           hint: its first line is '#cloud-config', a script's '#!/bin/sh', '#include', or a MIME header
         the user-data is not text: it holds a NUL byte
-          hint: -
+          hint: unpack it first, if it is compressed
         ");
         insta::assert_snapshot!(refusal(&format!("#!/bin/sh\n{}", "#".repeat(1 << 20))), @"
-        the user-data has 1 MiB, and 1 MiB is the limit
+        the user-data has 1048586 bytes, and 1 MiB is the limit
           hint: let it fetch the larger part: '#include' with a URL in the next line
         ");
     }
