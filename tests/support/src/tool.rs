@@ -82,6 +82,7 @@ pub fn redact(text: &str) -> String {
             (r"/[^\s'\x22]*?/kld-[A-Za-z0-9]{6}\b", "[host]"),
             (r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b", "[uuid]"),
             (r"\b[0-9a-f]{2}(:[0-9a-f]{2}){5}\b", "[mac]"),
+            (r"\.[0-9a-f]{8}\.qcow2\b", ".[id].qcow2"),
             (r"\b\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}:\d{2}(\.\d+)?(Z|[+-]\d{2}:?\d{2})?", "[time]"),
             (r"\b(process|pid) \d+\b", "$1 [pid]"),
             (r"\b\d+(\.\d+)? (us|ms|s|seconds)\b", "[duration]"),
