@@ -1,2 +1,4 @@
 #![deny(missing_docs)]
 //! (being written)
+
+pub mod kill;
