@@ -177,6 +177,8 @@ pub struct StoreChange {
 }
 
 /// A small file in a set's state folder, made while a change is staged.
+///
+/// What is under `snapshots/TAG` in the folder goes with that snapshot; the whole folder goes with the set.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StateFile {
     /// Whose.

@@ -7,6 +7,7 @@
 
 pub mod apt;
 pub mod host;
+pub mod kill;
 pub mod root;
 pub mod tool;
 
