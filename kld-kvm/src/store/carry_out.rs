@@ -49,6 +49,8 @@ const LARGEST_LIST: u64 = 64 << 20;
 struct Staged {
     /// State files, by set and by path within its folder.
     files: BTreeSet<(MachineName, PathBuf)>,
+    /// True when the volumes are there. Machines may write to them from then on, so they are not made again.
+    volumes: bool,
 }
 
 impl Staged {
@@ -59,15 +61,34 @@ impl Staged {
         staged.map(Some).map_err(|cause| Error::failed(format!("cannot use {}", path.display()), cause))
     }
 
+    /// Writes the list; it is on the disk when this returns.
     fn write(&self, layout: &Layout, work: &Work) -> Result<()> {
+        layout.deed()?;
         let path = layout.staged(work.id);
-        let text = serde_json::to_vec(self)
-            .map_err(|cause| Error::failed(format!("cannot write {}", path.display()), cause))?;
-        fsio::replace(&path, &text, FILE_MODE)?;
+        fsio::replace(&path, &self.to_text()?, FILE_MODE)?;
         fsio::sync_dir(path.parent().unwrap_or(layout.root()))
     }
 
+    /// Replaces the list in one step, without waiting for the disk: after a power cut nobody runs any more who
+    /// could have written to the volumes, and the older list is as good.
+    fn rewrite(&self, layout: &Layout, work: &Work) -> Result<()> {
+        layout.deed()?;
+        let path = layout.staged(work.id);
+        let temporary = fsio::temporary_beside(&path);
+        fsio::remove_if_exists(&temporary)?;
+        let mut file = fsio::create_new(&temporary, FILE_MODE)?;
+        let written = std::io::Write::write_all(&mut file, &self.to_text()?);
+        written
+            .and_then(|()| std::fs::rename(&temporary, &path))
+            .trying(|| format!("cannot write {}", path.display()))
+    }
+
+    fn to_text(&self) -> Result<Vec<u8>> {
+        serde_json::to_vec(self).map_err(|cause| Error::failed("cannot list what is staged", cause))
+    }
+
     fn remove(layout: &Layout, work: &Work) -> Result<()> {
+        layout.deed()?;
         let path = layout.staged(work.id);
         fsio::remove_if_exists(&fsio::temporary_beside(&path))?;
         fsio::remove_if_exists(&path).map(drop)
@@ -89,9 +110,9 @@ pub(super) fn stage(layout: &Layout, change: &StoreChange, files: &[StateFile]) 
     let before = Staged::read(layout, &work)?;
     let repeated = before.is_some();
     let mut staged = before.unwrap_or_default();
-    for file in files {
+    let keys: Vec<_> = files.iter().map(|file| (file.set.clone(), file.path.clone())).collect();
+    for (file, key) in files.iter().zip(keys) {
         let path = layout.state_file(&file.set, &file.path)?;
-        let key = (file.set.clone(), file.path.clone());
         if !staged.files.contains(&key) && path.symlink_metadata().is_ok() {
             return Err(Error::failed(format!("cannot create {}", path.display()), "it exists already")
                 .with_hint("kld did not make it for this machine; move it away"));
@@ -102,27 +123,33 @@ pub(super) fn stage(layout: &Layout, change: &StoreChange, files: &[StateFile]) 
     if let Some(file) = work.make.iter().find(exists) {
         return Err(Error::failed(format!("cannot create {}", file.path.display()), "it exists already"));
     }
+    let volumes = if staged.volumes { &[][..] } else { &work.make };
     staged.write(layout, &work)?;
 
     let mut made = Vec::new();
-    for file in &work.make {
+    for file in volumes {
+        layout.deed()?;
         fsio::remove_if_exists(&file.path)?;
+        layout.deed()?;
         make_volume(file)?;
         made.push(file.path.clone());
     }
     let mut folders = BTreeSet::from([layout.volumes().to_path_buf()]);
     for name in &work.born {
+        layout.deed()?;
         make_folder(&layout.machine(name))?;
         folders.insert(layout.machines().to_path_buf());
     }
     for file in files {
         let path = layout.state_file(&file.set, &file.path)?;
+        layout.deed()?;
         fsio::remove_if_exists(&path)?;
         let top = layout.machine(&file.set);
         folders.extend(
             path.ancestors().skip(1).take_while(|above| above.starts_with(&top)).map(Path::to_path_buf),
         );
         make_folder(path.parent().unwrap_or(&top))?;
+        layout.deed()?;
         make_state_file(&path, &file.content)?;
         made.push(path);
     }
@@ -130,7 +157,9 @@ pub(super) fn stage(layout: &Layout, change: &StoreChange, files: &[StateFile]) 
         let synced = File::open(path).and_then(|file| file.sync_all());
         synced.trying(|| format!("cannot write {} to the disk", path.display()))?;
     }
-    folders.iter().try_for_each(|folder| fsio::sync_dir(folder))
+    folders.iter().try_for_each(|folder| fsio::sync_dir(folder))?;
+    staged.volumes = true;
+    staged.rewrite(layout, &work)
 }
 
 fn make_volume(file: &NewFile) -> Result<()> {
@@ -169,10 +198,12 @@ pub(super) fn revert(layout: &Layout, change: &StoreChange) -> Result<()> {
     let work = Work::of(change)?;
     if let Some(staged) = Staged::read(layout, &work)? {
         for file in &work.make {
+            layout.deed()?;
             fsio::remove_if_exists(&file.path)?;
         }
         remove_state_files(layout, &staged.files)?;
-        for name in &work.born {
+        for name in work.born.iter().chain(staged.files.iter().map(|(name, _)| name)) {
+            layout.deed()?;
             fsio::remove_dir_if_empty(&layout.machine(name))?;
         }
         // Gone for good before the list is: a power cut must not bring back what nobody remembers.
@@ -187,6 +218,7 @@ pub(super) fn commit(layout: &Layout, change: &StoreChange) -> Result<()> {
     let work = Work::of(change)?;
     layout.make()?;
     for base in work.freeze.iter().filter(|base| layout.is_ours(base) && base.is_file()) {
+        layout.deed()?;
         fsio::set_mode(base, BASE_MODE)?;
     }
     let staged = Staged::read(layout, &work)?.unwrap_or_default();
@@ -196,6 +228,7 @@ pub(super) fn commit(layout: &Layout, change: &StoreChange) -> Result<()> {
     }
     remove_state_files(layout, &work.forget)?;
     for name in &work.gone {
+        layout.deed()?;
         fsio::remove_dir_if_empty(&layout.machine(name))?;
     }
     for merge in &work.merge {
@@ -211,6 +244,7 @@ pub(super) fn commit(layout: &Layout, change: &StoreChange) -> Result<()> {
 fn write_records(layout: &Layout, change: &StoreChange, work: &Work, staged: &Staged) -> Result<()> {
     let mut folders = BTreeSet::new();
     for name in &work.gone {
+        layout.deed()?;
         fsio::remove_if_exists(&fsio::temporary_beside(&layout.record(name)))?;
         if fsio::remove_if_exists(&layout.record(name))?.is_changed() {
             folders.insert(layout.machine(name));
@@ -227,7 +261,9 @@ fn write_records(layout: &Layout, change: &StoreChange, work: &Work, staged: &St
         files.extend(staged.files.iter().filter_map(mine));
         let record = Record::new(set.clone(), files.into_iter().collect());
         if known.as_ref() != Some(&record) {
+            layout.deed()?;
             make_folder(&layout.machine(&set.name))?;
+            layout.deed()?;
             record.write(layout)?;
             folders.extend([layout.machine(&set.name), layout.machines().to_path_buf()]);
         }
@@ -242,9 +278,11 @@ fn remove_state_files<'a>(
 ) -> Result<()> {
     for (set, file) in files {
         let (top, path) = (layout.machine(set), layout.state_file(set, file)?);
+        layout.deed()?;
         fsio::remove_if_exists(&path)?;
         for folder in path.ancestors().skip(1).take_while(|folder| folder.starts_with(&top) && *folder != top)
         {
+            layout.deed()?;
             fsio::remove_dir_if_empty(folder)?;
         }
     }
@@ -265,11 +303,14 @@ fn carry_out_merge(layout: &Layout, merge: &Merge) -> Result<()> {
             return Ok(());
         }
     }
+    layout.deed()?;
     if merge.frozen {
         fsio::set_mode(&merge.child, FILE_MODE)?;
     }
+    layout.deed()?;
     // Without space, say, the layer simply stays.
     let _ = copy::rebase(&merge.child, merge.onto.as_ref());
+    layout.deed()?;
     if merge.frozen {
         fsio::set_mode(&merge.child, BASE_MODE)?;
     }
@@ -284,6 +325,7 @@ fn collect(layout: &Layout, candidates: &[PathBuf]) -> Result<()> {
     for path in candidates.iter().filter(|path| layout.is_ours(path)) {
         let Some(id) = file_id(path) else { continue };
         if reach.get(id).is_none() && !image::in_use(path).unwrap_or(true) {
+            layout.deed()?;
             fsio::remove_if_exists(path)?;
         }
     }

@@ -18,6 +18,8 @@ pub(super) struct Draft<'a> {
     pub work: Work,
     steps: Vec<Step>,
     repoints: Vec<Repoint>,
+    /// The volumes that are made, by set and name.
+    disks: Vec<(MachineName, String)>,
 }
 
 /// A file on which overlays can be put.
@@ -46,7 +48,7 @@ impl Base {
 
 impl<'a> Draft<'a> {
     pub(super) fn new(layout: &'a Layout) -> Self {
-        Draft { layout, work: Work::new(), steps: Vec::new(), repoints: Vec::new() }
+        Draft { layout, work: Work::new(), steps: Vec::new(), repoints: Vec::new(), disks: Vec::new() }
     }
 
     pub(super) fn step(&mut self, verb: &str, object: impl ToString, detail: impl ToString) {
@@ -102,7 +104,12 @@ impl<'a> Draft<'a> {
         size: u64,
         detail: String,
     ) -> Result<Volume> {
+        let twice = |(owner, name): &(MachineName, String)| owner == set && name == disk;
+        if self.disks.iter().any(twice) {
+            return Err(Error::usage(format!("the disk {disk} of {set} is named twice")));
+        }
         let path = self.layout.new_volume(set, disk)?;
+        self.disks.push((set.clone(), disk.to_string()));
         self.step("create", path.display(), detail);
         self.work.make.push(NewFile { path: path.clone(), content });
         // A guest's disk has whole sectors, and qcow2 rounds up.

@@ -20,13 +20,39 @@ pub(super) struct Layout {
     root: PathBuf,
     volumes: PathBuf,
     machines: PathBuf,
+    /// How many deeds a test still allows.
+    #[cfg(test)]
+    pub fuse: std::sync::Arc<std::sync::Mutex<Option<usize>>>,
 }
 
 impl Layout {
     pub(super) fn new(root: &Path) -> Self {
         // An absolute path cannot be had only where the working folder is gone; the first access will tell then.
         let root = std::path::absolute(root).unwrap_or_else(|_| root.to_path_buf());
-        Layout { volumes: root.join("volumes"), machines: root.join("machines"), root }
+        Layout {
+            volumes: root.join("volumes"),
+            machines: root.join("machines"),
+            root,
+            #[cfg(test)]
+            fuse: std::sync::Arc::default(),
+        }
+    }
+
+    /// Comes before everything that changes a file, so that tests can end a run there as a kill would.
+    pub(super) fn deed(&self) -> Result<()> {
+        #[cfg(test)]
+        {
+            let mut fuse = self.fuse.lock().expect("nobody panics with it");
+            match *fuse {
+                Some(0) => {
+                    *fuse = None;
+                    return Err(Error::message("the test ends the run here"));
+                }
+                Some(left) => *fuse = Some(left - 1),
+                None => {}
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn root(&self) -> &Path {

@@ -26,6 +26,9 @@ mod record;
 mod space;
 mod work;
 
+#[cfg(test)]
+mod tests;
+
 use std::path::Path;
 
 use kld_core::store::{
@@ -65,6 +68,13 @@ impl DirStore {
     /// Whether this path is one of the store's own volumes, which a machine outside of it must not use.
     pub fn owns(&self, path: &Path) -> bool {
         self.layout.is_ours(path)
+    }
+
+    /// What a test has prepared to end a run is for this run only.
+    fn whole_run(&self, outcome: Result<()>) -> Result<()> {
+        #[cfg(test)]
+        self.layout.fuse.lock().expect("nobody panics with it").take();
+        outcome
     }
 }
 
@@ -144,15 +154,15 @@ impl VolumeStore for DirStore {
     }
 
     fn stage(&self, change: &StoreChange, files: &[StateFile]) -> Result<()> {
-        carry_out::stage(&self.layout, change, files)
+        self.whole_run(carry_out::stage(&self.layout, change, files))
     }
 
     fn commit(&self, change: &StoreChange) -> Result<()> {
-        carry_out::commit(&self.layout, change)
+        self.whole_run(carry_out::commit(&self.layout, change))
     }
 
     fn revert(&self, change: &StoreChange) -> Result<()> {
-        carry_out::revert(&self.layout, change)
+        self.whole_run(carry_out::revert(&self.layout, change))
     }
 }
 
