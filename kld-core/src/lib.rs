@@ -20,6 +20,7 @@ pub mod size;
 pub mod store;
 pub mod suggest;
 pub mod time;
+pub mod timing;
 pub mod tool;
 pub mod ui;
 

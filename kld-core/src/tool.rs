@@ -8,7 +8,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use crate::config::Config;
 use crate::ui::Ui;
-use crate::{Error, Result};
+use crate::{Error, Result, timing};
 
 /// One tool: a row of its family's table.
 #[derive(Clone, Copy)]
@@ -53,19 +53,28 @@ impl Tool {
             Err(error) => return report_clap(&error),
         };
         let ui = Ui { json: matches.get_flag("json"), quiet: matches.get_flag("quiet") };
-        let outcome = load(&matches)
-            .and_then(|config| (self.run)(&Context { tool: self.name, config, ui }, &matches));
+        let timings = matches.get_flag("timings");
+        if timings {
+            timing::enable();
+        }
+        let outcome = timing::phase("all", || {
+            load(&matches).and_then(|config| (self.run)(&Context { tool: self.name, config, ui }, &matches))
+        });
+        if timings {
+            ui.timings(&timing::phases());
+        }
         report(&ui, outcome)
     }
 }
 
 /// The flags that every tool has.
-fn common_args() -> [Arg; 4] {
+fn common_args() -> [Arg; 5] {
     let flag =
         |name: &'static str, help: &'static str| Arg::new(name).long(name).action(ArgAction::SetTrue).help(help);
     [
         flag("json", "Print JSON for programs").help_heading("Output").global(true),
         flag("quiet", "Print no notes and no progress").short('q').help_heading("Output").global(true),
+        flag("timings", "Show on standard error where the time went").help_heading("Output").global(true),
         Arg::new("config")
             .long("config")
             .value_name("FILE")

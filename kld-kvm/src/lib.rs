@@ -3,6 +3,7 @@
 
 pub mod domain;
 pub mod image;
+pub mod libvirt;
 pub mod machine;
 pub mod seed;
 pub mod store;

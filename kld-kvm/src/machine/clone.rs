@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use kld_core::hypervisor::State;
 use kld_core::store::{CloneKind, Consistency, NewClone, Set, StateContent, StateFile};
+use kld_core::timing::phase;
 use kld_core::{Error, MachineName, Plan, Result, SnapshotTag};
 use serde::Serialize;
 use uuid::Uuid;
@@ -84,7 +85,7 @@ impl Machines {
     pub fn clone_machine(&self, request: &CloneRequest) -> Result<CloneReport> {
         check_names(request)?;
         let _locks = self.lock(&request.names, std::slice::from_ref(&request.source))?;
-        let Prepared { plan, work, files, mut report } = self.prepare_clone(request)?;
+        let Prepared { plan, work, files, mut report } = phase("plan", || self.prepare_clone(request))?;
         let machines: Vec<MachineName> = request.names.iter().chain([&request.source]).cloned().collect();
         if let Some(reached) = self.carry_out(&plan.title, &machines, work, &files)? {
             report.consistency = reached;

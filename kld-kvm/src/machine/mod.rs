@@ -21,6 +21,7 @@ use std::time::Duration;
 use kld_core::hypervisor::{DomainRecord, Hypervisor};
 use kld_core::lock::Lock;
 use kld_core::store::{Set, Volume, VolumeFormat, VolumeStore};
+use kld_core::timing::phase;
 use kld_core::{ByteSize, Error, MachineName, Plan, Result};
 
 use crate::domain::{Definition, Device, Source};
@@ -93,7 +94,7 @@ impl Machines {
     /// # Errors
     /// Where there is no machine of this name, naming the nearest one.
     pub fn find(&self, name: &MachineName) -> Result<Machine> {
-        match self.hypervisor.domain(name.as_str())? {
+        match phase("look up", || self.hypervisor.domain(name.as_str()))? {
             Some(record) => self.assemble(name, record),
             None => Err(self.no_such(name)),
         }

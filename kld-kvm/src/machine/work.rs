@@ -11,6 +11,7 @@ use std::time::Duration;
 use kld_core::journal::{Journal, Open, Phase};
 use kld_core::lock::Lock;
 use kld_core::store::{Consistency, StateFile, StoreChange};
+use kld_core::timing::phase;
 use kld_core::{Error, MachineName, Result, SnapshotTag, fsio};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -102,8 +103,8 @@ impl Machines {
         work: Work,
         files: &[StateFile],
     ) -> Result<Option<Consistency>> {
-        let mut entry = self.journal().begin(title, machines, Phase::Staging, work)?;
-        let staged = self.stage(&entry.entry().work, files).and_then(|()| entry.decide());
+        let mut entry = phase("journal", || self.journal().begin(title, machines, Phase::Staging, work))?;
+        let staged = self.stage(&entry.entry().work, files).and_then(|()| phase("journal", || entry.decide()));
         if let Err(error) = staged {
             return Err(self.back_out(entry, error));
         }
@@ -187,8 +188,9 @@ impl Machines {
     }
 
     fn stage(&self, work: &Work, files: &[StateFile]) -> Result<()> {
-        self.store.stage(&work.change, files)?;
-        work.define.iter().try_for_each(|domain| self.hypervisor.define(&domain.definition).map(drop))
+        phase("stage files", || self.store.stage(&work.change, files))?;
+        let define = |domain: &NewDomain| phase("define", || self.hypervisor.define(&domain.definition)).map(drop);
+        work.define.iter().try_for_each(define)
     }
 
     fn undo(&self, work: &Work) -> Result<()> {
@@ -210,7 +212,7 @@ impl Machines {
         let mut consistency = None;
         let mut change = work.change.clone();
         if let Some(uuid) = work.switch.filter(|_| !change.repoints.is_empty()) {
-            let reached = self.hypervisor.switch_disks(uuid, &change.repoints)?;
+            let reached = phase("switch disks", || self.hypervisor.switch_disks(uuid, &change.repoints))?;
             *touched = true;
             consistency = Some(reached);
             if let Some(tag) = &work.snapshot {
@@ -238,7 +240,7 @@ impl Machines {
             }
             *touched |= self.hypervisor.undefine(*uuid)?.is_changed();
         }
-        self.store.commit(&change)?;
+        phase("commit", || self.store.commit(&change))?;
         Ok(consistency)
     }
 }

@@ -97,6 +97,11 @@ fn program(tool: &str) -> &str {
     kld_catalog::find(tool).map_or(tool, |(family, _)| family.program)
 }
 
+/// The names of all of kld's tools.
+pub fn names() -> Vec<&'static str> {
+    kld_catalog::FAMILIES.iter().flat_map(|family| family.tools).map(|tool| tool.name).collect()
+}
+
 /// Where cargo puts this build's programs: beside the running test or xtask.
 pub fn built() -> PathBuf {
     let mine = std::env::current_exe().expect("this program has a path");
