@@ -7,6 +7,7 @@
 mod address;
 mod domains;
 mod kvm;
+pub mod lazy;
 mod life;
 mod probes;
 mod switch;

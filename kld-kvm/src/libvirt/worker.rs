@@ -115,6 +115,7 @@ impl Session {
             self.close();
         }
         if self.connect.is_none() {
+            super::lazy::load()?;
             // libvirt's own handler prints every error to stderr.
             virt::error::clear_error_callback();
             // No aliases, no authentication callbacks, no version checks: measured at 1.5 ms, all of it in the
