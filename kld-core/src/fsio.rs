@@ -19,6 +19,9 @@ pub fn create_new(path: &Path, mode: u32) -> Result<File> {
         .trying(|| format!("cannot create {}", path.display()))
 }
 
+/// How the names of files end that [`replace`] is writing.
+pub const TEMPORARY: &str = "kld-new";
+
 /// Replaces the contents of `path` in one step: readers and crashes see the old or the new file, never a part.
 /// The new contents are on the disk when this returns.
 pub fn replace(path: &Path, contents: &[u8], mode: u32) -> Result<()> {
@@ -38,7 +41,7 @@ pub fn replace(path: &Path, contents: &[u8], mode: u32) -> Result<()> {
 /// are known by name.
 pub fn temporary_beside(path: &Path) -> std::path::PathBuf {
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    path.with_file_name(format!(".{name}.kld-new"))
+    path.with_file_name(format!(".{name}.{TEMPORARY}"))
 }
 
 /// Makes the names in a folder durable.

@@ -1,8 +1,9 @@
 //! Carrying an operation out so that a kill at any point is mended by the next run.
 //!
-//! The journal entry holds a [`Work`]. While it is [`Phase::Staging`], only things nobody uses yet are made: new
-//! files, and definitions of new domains. [`Phase::Decided`] begins where existing machines are touched. The next
-//! run undoes the first and finishes the second; each deed is safe to do twice.
+//! The journal entry holds [`Work`], one or several that follow each other. While it is [`Phase::Staging`], only
+//! things nobody uses yet are made: new files, and definitions of new domains. [`Phase::Decided`] begins where
+//! existing machines are touched. The next run undoes the first and finishes the second; each deed is safe to do
+//! twice.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -103,8 +104,8 @@ impl Machines {
         work: Work,
         files: &[StateFile],
     ) -> Result<Option<Consistency>> {
-        let mut entry = phase("journal", || self.journal().begin(title, machines, Phase::Staging, work))?;
-        let staged = self.stage(&entry.entry().work, files).and_then(|()| phase("journal", || entry.decide()));
+        let mut entry = phase("journal", || self.journal().begin(title, machines, Phase::Staging, vec![work]))?;
+        let staged = self.stage(&entry.entry().work[0], files).and_then(|()| phase("journal", || entry.decide()));
         if let Err(error) = staged {
             return Err(self.back_out(entry, error));
         }
@@ -116,8 +117,9 @@ impl Machines {
         }
     }
 
-    /// Carries out work that cannot be undone half-way, such as a deletion: a killed run is always finished.
-    pub(super) fn carry_through(&self, title: &str, machines: &[MachineName], work: Work) -> Result<()> {
+    /// Carries out work that cannot be undone half-way, such as a deletion: a killed run is always finished. All
+    /// of `work` is one operation.
+    pub(super) fn carry_through(&self, title: &str, machines: &[MachineName], work: Vec<Work>) -> Result<()> {
         let entry = self.journal().begin(title, machines, Phase::Decided, work)?;
         let mut touched = false;
         match self.finish(&entry.entry().work, &mut touched) {
@@ -133,7 +135,7 @@ impl Machines {
     /// Mends what killed runs left behind, and says what it did. Operations under way are left alone.
     pub fn recover(&self) -> Result<Vec<Recovered>> {
         let mut mended = Vec::new();
-        for open in self.journal().left_behind::<Work>()? {
+        for open in self.journal().left_behind::<Vec<Work>>()? {
             let machines = &open.entry().machines;
             let locks = match Lock::take_all(&self.state_dir, machines, &self.tool, Duration::ZERO) {
                 Ok(locks) => locks,
@@ -150,7 +152,7 @@ impl Machines {
         Ok(mended)
     }
 
-    fn mend(&self, open: Open<Work>) -> Result<Recovered> {
+    fn mend(&self, open: Open<Vec<Work>>) -> Result<Recovered> {
         let entry = open.entry();
         let recovered = Recovered { title: entry.title.clone(), finished: entry.phase == Phase::Decided };
         let mut touched = false;
@@ -179,7 +181,7 @@ impl Machines {
 
     /// True where a killed run has left work on one of these machines.
     pub(super) fn is_interrupted(&self, names: &BTreeSet<&MachineName>) -> Result<bool> {
-        let left = self.journal().left_behind::<Work>()?;
+        let left = self.journal().left_behind::<Vec<Work>>()?;
         Ok(left.iter().any(|open| open.entry().machines.iter().any(|name| names.contains(name))))
     }
 
@@ -193,13 +195,15 @@ impl Machines {
         work.define.iter().try_for_each(define)
     }
 
-    fn undo(&self, work: &Work) -> Result<()> {
-        work.define.iter().try_for_each(|domain| self.hypervisor.undefine(domain.uuid).map(drop))?;
-        self.store.revert(&work.change)
+    fn undo(&self, work: &[Work]) -> Result<()> {
+        work.iter().rev().try_for_each(|work| {
+            work.define.iter().try_for_each(|domain| self.hypervisor.undefine(domain.uuid).map(drop))?;
+            self.store.revert(&work.change)
+        })
     }
 
     /// Undoes what was staged; the error to report is the one that led here.
-    fn back_out(&self, entry: Open<Work>, error: Error) -> Error {
+    fn back_out(&self, entry: Open<Vec<Work>>, error: Error) -> Error {
         match self.undo(&entry.entry().work).and_then(|()| entry.close()) {
             Ok(()) => error,
             Err(second) => error.with_hint(format!(
@@ -208,7 +212,18 @@ impl Machines {
         }
     }
 
-    fn finish(&self, work: &Work, touched: &mut bool) -> Result<Option<Consistency>> {
+    /// Finishes all work. Where it fails, `touched` says whether that one which failed is half done: those before it
+    /// are whole, and those after it have not begun.
+    fn finish(&self, work: &[Work], touched: &mut bool) -> Result<Option<Consistency>> {
+        let mut consistency = None;
+        for work in work {
+            *touched = false;
+            consistency = self.finish_one(work, touched)?.or(consistency);
+        }
+        Ok(consistency)
+    }
+
+    fn finish_one(&self, work: &Work, touched: &mut bool) -> Result<Option<Consistency>> {
         let mut consistency = None;
         let mut change = work.change.clone();
         if let Some(uuid) = work.switch.filter(|_| !change.repoints.is_empty()) {
