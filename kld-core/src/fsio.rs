@@ -100,11 +100,13 @@ pub fn read_text(path: &Path, limit: u64) -> Result<Option<String>> {
     text.map(Some).map_err(|_| Error::failed(format!("cannot read {}", path.display()), "it is not UTF-8"))
 }
 
-/// Reads a small file; `None` where there is none. Refuses one of more than `limit` bytes.
+/// Reads a small file; `None` where there is none, or a file in the place of its folder. Refuses one of more than
+/// `limit` bytes.
 pub fn read_bytes(path: &Path, limit: u64) -> Result<Option<Vec<u8>>> {
+    use std::io::ErrorKind::{NotADirectory, NotFound};
     let what = || format!("cannot read {}", path.display());
     let file = match File::open(path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if matches!(error.kind(), NotFound | NotADirectory) => return Ok(None),
         opened => opened.trying(what)?,
     };
     let mut bytes = Vec::new();
