@@ -1,6 +1,7 @@
 //! What the definition promises, over a corpus of definitions that people have.
 
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
 use insta::assert_snapshot;
 use kld_core::store::VolumeFormat;
@@ -868,6 +869,9 @@ fn texts_that_are_too_long_or_too_deep_are_refused() {
 
 /// libvirt's own reader and writer, without a hypervisor: its test driver. `None` where it refuses.
 fn through_libvirt(xml: &str) -> Option<String> {
+    // All connections of one process see the same domains.
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _turn = ONE_AT_A_TIME.lock().unwrap();
     let libvirt = virt::connect::Connect::open(Some("test:///default")).unwrap();
     let domain = virt::domain::Domain::define_xml(&libvirt, xml).ok()?;
     let read = domain.get_xml_desc(virt::sys::VIR_DOMAIN_XML_INACTIVE).unwrap();
