@@ -278,8 +278,18 @@ fn the_seed_takes_the_first_free_drive_of_the_machines_own_bus() {
     +      <serial>kld-seed</serial>
     +    </disk>
     ");
-    // sda is named, sdb is named, and sda stands where sdb would: the third is free.
+    // A name that a disk on another bus has is taken too.
     assert!(seeded("many-disks").contains("<target dev='sdc' bus='sata'/>"));
+}
+
+#[test]
+fn the_seed_does_not_take_the_place_of_a_drive_that_stands_elsewhere_than_its_name_says() {
+    let text = "<domain><name>a</name><os><type machine='q35'>hvm</type></os><devices><disk device='cdrom'>\
+        <target dev='sda' bus='sata'/><address type='drive' controller='0' bus='0' unit='1'/></disk></devices></domain>";
+    let mut definition = Definition::parse(text).unwrap();
+    definition.set_seed(Path::new("/srv/seed.iso")).unwrap();
+    // libvirt would put sdb at unit 1.
+    assert_eq!(definition.disks()[1].target, "sdc");
 }
 
 #[test]
@@ -856,6 +866,13 @@ fn what_is_no_definition_is_refused_with_its_reason() {
     "<domain><?xml version='1.0'?></domain>": this is not XML that kld reads: an XML declaration stands in the middle (before byte 29)
     "<1/>": this is not XML that kld reads: '1' is not a name (before byte 4)
     "#);
+}
+
+#[test]
+fn references_and_line_ends_mean_what_xml_says() {
+    let document = Document::parse("<a b='1\n2\t3\r\n4&#10;&lt;\"'>x\r\ny\rz&#xe9;&apos;</a>").unwrap();
+    assert_eq!(document.root().get("b"), Some("1 2 3 4\n<\""));
+    assert_eq!(document.root().text(), "x\ny\nz\u{e9}'");
 }
 
 #[test]
