@@ -76,7 +76,7 @@ impl<'a> Draft<'a> {
                 format!("cannot put another overlay on {}", base.layer.path.display()),
                 format!("it stands on a chain of {} files, and {MAX_CHAIN} is the limit", base.depth),
             )
-            .with_hint("make the machine stand alone first: promote it, or make a full clone"));
+            .with_hint("make a full clone, which stands alone, and go on with that"));
         }
         let content = Content::Overlay { base: base.layer.clone(), size: base.size };
         self.make(set, disk, content, base.size, format!("overlay on {}", base.layer.path.display()))
@@ -150,14 +150,16 @@ impl<'a> Draft<'a> {
     pub(super) fn settle(&mut self, before: &Set, after: Option<&Set>, merge: bool) -> Result<()> {
         let mut chains = Vec::new();
         for volume in all_volumes(before) {
-            // A set whose files were damaged can still be deleted; what is below the damage then stays.
-            chains.push(chain_as(&volume.path, disk_format(volume.format)).or_else(|error| {
-                if after.is_some() {
-                    Err(told(error))
-                } else {
-                    image::inspect(&volume.path).map_or(Ok(vec![]), |top| Ok(vec![top]))
+            match chain_as(&volume.path, disk_format(volume.format)) {
+                Ok(chain) => chains.push(chain),
+                Err(error) if after.is_some() => return Err(told(error)),
+                // A set whose files were damaged can still be deleted; what is below the damage then stays.
+                Err(_) if self.layout.is_ours(&volume.path) && volume.path.symlink_metadata().is_ok() => {
+                    self.step("remove", volume.path.display(), "it cannot be read");
+                    self.work.candidates.push(volume.path.clone());
                 }
-            })?);
+                Err(_) => {}
+            }
         }
         let mut seen = HashSet::new();
         let files: Vec<(&Image, bool)> = chains
