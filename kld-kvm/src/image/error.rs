@@ -1,6 +1,9 @@
 use std::io;
 use std::path::PathBuf;
 
+use kld_core::Error;
+use kld_core::error::Trying;
+
 use super::DiskFormat;
 
 /// What is wrong with the bytes of a qcow2 header. It knows no path; [`ImageError::Header`] adds it.
@@ -210,5 +213,23 @@ impl ImageError {
             ImageError::InUse { .. } => "stop the machine that uses it first".into(),
             _ => return None,
         })
+    }
+}
+
+impl From<ImageError> for Error {
+    fn from(error: ImageError) -> Error {
+        let hint = error.hint();
+        let told = match error {
+            ImageError::Io { action, path, source } => {
+                let what = || format!("cannot {action} {}", path.display());
+                Err::<(), _>(source).trying(what).err().unwrap_or_else(|| Error::message(what()))
+            }
+            error @ ImageError::InUse { .. } => Error::busy(error),
+            error => Error::message(error),
+        };
+        match hint {
+            Some(hint) => told.with_hint(hint),
+            None => told,
+        }
     }
 }

@@ -32,7 +32,6 @@ mod tests;
 
 use std::path::Path;
 
-use kld_core::error::Trying;
 use kld_core::store::{
     CloneKind, Consistency, NewClone, NewVolume, Set, Space, StateFile, StoreCapabilities, StoreChange,
     Volume, VolumeStore,
@@ -175,20 +174,5 @@ impl VolumeStore for DirStore {
 
 /// The house's error for one about an image.
 fn told(error: ImageError) -> Error {
-    let hint = error.hint();
-    let told = match error {
-        ImageError::Io { action, path, source } => {
-            let failed: Result<()> = Err(source).trying(|| format!("cannot {action} {}", path.display()));
-            match failed {
-                Err(error) => error,
-                Ok(()) => Error::message(format!("cannot {action} {}", path.display())),
-            }
-        }
-        error @ ImageError::InUse { .. } => Error::busy(error),
-        error => Error::message(error),
-    };
-    match hint {
-        Some(hint) => told.with_hint(hint),
-        None => told,
-    }
+    error.into()
 }

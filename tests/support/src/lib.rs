@@ -1,2 +1,16 @@
+//! What the tests and `xtask` share: a [private root](root) with the programs that the host lacks, a
+//! [libvirt host](host) of its own for each test that wants one, a small [guest](guest) that says its name, and
+//! [running](tool) kld's tools as a person would.
+//!
+//! Nothing here changes the host: no service, no apt source, no libvirt configuration.
 #![deny(missing_docs)]
-//! (being written)
+
+pub mod apt;
+pub mod host;
+pub mod kill;
+pub mod root;
+pub mod tool;
+
+pub use host::Host;
+pub use root::Root;
+pub use tool::{Ran, redact};

@@ -55,9 +55,7 @@ impl Files {
     }
 
     pub(super) fn remove(&mut self, path: &Path) {
-        if self.0.get(path).is_some_and(|file| file.owned) {
-            self.0.remove(path);
-        }
+        self.0.remove(path);
     }
 
     /// Keeps what `path` holds now in a new layer beneath it, so that `path` goes on empty.
