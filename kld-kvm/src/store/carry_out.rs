@@ -28,7 +28,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use kld_core::error::Trying;
-use kld_core::store::{StateContent, StateFile, StoreChange};
+use kld_core::store::{Set, StateContent, StateFile, StoreChange};
 use kld_core::{Error, MachineName, Result, fsio};
 use serde::{Deserialize, Serialize};
 
@@ -208,6 +208,13 @@ fn make_state_file(path: &Path, content: &StateContent) -> Result<()> {
 pub(super) fn revert(layout: &Layout, change: &StoreChange) -> Result<()> {
     let work = Work::of(change)?;
     if let Some(staged) = Staged::read(layout, &work)? {
+        // A commit that failed half-way may have written records of new sets.
+        for set in change.sets.iter().filter(|set| work.born.contains(&set.name)) {
+            remove(layout, &fsio::temporary_beside(&layout.record(&set.name)))?;
+            if Record::read(layout, &set.name)?.is_some_and(|record| record.set == *set) {
+                remove(layout, &layout.record(&set.name))?;
+            }
+        }
         for file in &work.make {
             remove(layout, &file.path)?;
         }
@@ -225,15 +232,20 @@ pub(super) fn revert(layout: &Layout, change: &StoreChange) -> Result<()> {
 /// Makes the change count. See [`kld_core::store::VolumeStore::commit`].
 pub(super) fn commit(layout: &Layout, change: &StoreChange) -> Result<()> {
     let work = Work::of(change)?;
-    layout.make()?;
-    for base in work.freeze.iter().filter(|base| layout.is_ours(base) && base.is_file()) {
-        layout.deed()?;
-        fsio::set_mode(base, BASE_MODE)?;
+    if !layout.root().exists() && change.sets.is_empty() {
+        return Ok(());
     }
+    layout.make()?;
     let staged = Staged::read(layout, &work)?.unwrap_or_default();
     {
         let _lock = layout.lock()?;
         write_records(layout, change, &work, &staged)?;
+    }
+    // Not before the records are written: where there is no room for them, the change is reverted, and its
+    // source's file is no base.
+    for base in work.freeze.iter().filter(|base| layout.is_ours(base) && base.is_file()) {
+        layout.deed()?;
+        fsio::set_mode(base, BASE_MODE)?;
     }
     remove_state_files(layout, &work.forget)?;
     for name in &work.gone {
@@ -259,7 +271,10 @@ fn write_records(layout: &Layout, change: &StoreChange, work: &Work, staged: &St
             folders.insert(layout.machine(name));
         }
     }
-    for set in &change.sets {
+    // New sets first: until the record of a set that was there before is replaced, the change can be reverted.
+    let (born, known): (Vec<&Set>, Vec<&Set>) =
+        change.sets.iter().partition(|set| work.born.contains(&set.name));
+    for set in born.into_iter().chain(known) {
         let known = Record::read(layout, &set.name)?;
         let mut files: BTreeSet<PathBuf> =
             known.iter().flat_map(|record| record.files.iter().cloned()).collect();

@@ -654,6 +654,27 @@ fn a_full_disk_says_so_and_is_left_as_it_was() {
 }
 
 #[test]
+fn a_commit_for_which_there_is_no_room_can_be_reverted() {
+    on_a_tiny_disk("", |bench| {
+        let (before, source) = (bench.store_files(), bench.set("web"));
+        let clones = [new("a"), new("b")];
+        let clone = bench.store.plan_clone(&source, None, &clones, CloneKind::Linked).unwrap();
+        bench.store.stage(&clone, &[]).unwrap();
+        let filler = bench.store.root().join("filler");
+        let mut file = std::fs::File::create(&filler).unwrap();
+        while std::io::Write::write_all(&mut file, &[1; 512]).is_ok() {}
+
+        let (_, exit, hint) = told(bench.store.commit(&clone));
+        std::fs::remove_file(filler).unwrap();
+        bench.store.revert(&clone).unwrap();
+
+        assert_eq!((exit, hint.as_str()), (Exit::Failed, "free some space there and try again"));
+        assert_eq!((bench.store_files(), bench.set("web")), (before, source));
+        assert_eq!(mode(&bench.vda("web")), 0o600, "it is no base");
+    });
+}
+
+#[test]
 fn a_read_only_store_says_so() {
     on_a_tiny_disk("ro", |bench| {
         let clone = bench.store.plan_clone(&bench.set("web"), None, &[new("b")], CloneKind::Linked).unwrap();
@@ -687,4 +708,24 @@ fn disks_made_by_other_means_are_shared_space() {
         (space.used, space.shared, space.snapshots),
         (ByteSize::new(0), ByteSize::mib(1), ByteSize::new(0))
     );
+}
+
+/// Wherever a commit of new clones ends while the source's record is the old one, it can still be undone.
+#[test]
+fn a_commit_that_failed_before_the_source_s_record_can_be_reverted() {
+    for step in 0.. {
+        let bench = bench();
+        bench.machine("web", b"x");
+        let (before, source) = (bench.store_files(), bench.set("web"));
+        let clone = bench.store.plan_clone(&source, None, &[new("a")], CloneKind::Linked).unwrap();
+        bench.store.stage(&clone, &[]).unwrap();
+        *bench.store.layout.fuse.lock().unwrap() = Some(step);
+        assert!(bench.store.commit(&clone).is_err());
+        if bench.set("web") != source {
+            assert!(step > 1, "there are steps before");
+            break;
+        }
+        bench.store.revert(&clone).unwrap();
+        assert_eq!(bench.store_files(), before, "step {step}");
+    }
 }
