@@ -55,17 +55,23 @@ pub fn sync_dir(path: &Path) -> Result<()> {
 pub fn remove_if_exists(path: &Path) -> Result<Change<()>> {
     match std::fs::remove_file(path) {
         Ok(()) => Ok(Change::Changed(())),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Change::Unchanged(())),
+        // A read-only file system, or a file in the place of the folder, has its own words for what is not there.
+        Err(_) if is_absent(path) => Ok(Change::Unchanged(())),
         Err(error) => Err(error).trying(|| format!("cannot remove {}", path.display())),
     }
 }
 
+fn is_absent(path: &Path) -> bool {
+    use std::io::ErrorKind::{NotADirectory, NotFound};
+    path.symlink_metadata().is_err_and(|error| matches!(error.kind(), NotFound | NotADirectory))
+}
+
 /// Removes an empty folder; one that is not there, or holds something, is left.
 pub fn remove_dir_if_empty(path: &Path) -> Result<Change<()>> {
-    use std::io::ErrorKind::{DirectoryNotEmpty, NotFound};
     match std::fs::remove_dir(path) {
         Ok(()) => Ok(Change::Changed(())),
-        Err(error) if matches!(error.kind(), NotFound | DirectoryNotEmpty) => Ok(Change::Unchanged(())),
+        Err(error) if error.kind() == std::io::ErrorKind::DirectoryNotEmpty => Ok(Change::Unchanged(())),
+        Err(_) if is_absent(path) => Ok(Change::Unchanged(())),
         Err(error) => Err(error).trying(|| format!("cannot remove the folder {}", path.display())),
     }
 }
@@ -131,6 +137,16 @@ mod tests {
         assert_eq!(std::fs::read(&path).unwrap(), b"two");
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn what_is_below_a_file_is_not_there() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("file"), "").unwrap();
+        let below = dir.path().join("file/below");
+        assert_eq!(read_bytes(&below, 9).unwrap(), None);
+        assert!(!remove_if_exists(&below).unwrap().is_changed());
+        assert!(!remove_dir_if_empty(&below).unwrap().is_changed());
     }
 
     #[test]

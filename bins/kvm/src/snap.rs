@@ -14,7 +14,7 @@ fn command() -> Command {
     let tag = |help: &'static str| tag_arg("tag", help);
     Command::new("kvm-snap")
         .arg(name_arg("name", "The machine"))
-        .arg(store())
+        .arg(store().global(true))
         .subcommand_required(false)
         .subcommands([
             Command::new("create").about("Take a snapshot").args([tag("Its tag; today's date and time unless given"), dry_run()]),

@@ -25,6 +25,8 @@ const ROM: &[u8; 512] = include_bytes!("rom/probe.bin");
 const ROM_SIZE: usize = 64 << 10;
 /// The probe takes a few ms on hardware and 50 ms in emulation.
 const REPORTS_WITHIN: Duration = Duration::from_secs(3);
+/// In emulation it is only the control: a busy host must not be taken for one on which the probe cannot be used.
+const CONTROL_REPORTS_WITHIN: Duration = Duration::from_secs(30);
 /// A guest of which nothing better is known than that it has not stopped: so long.
 const KEEPS_RUNNING: Duration = Duration::from_secs(1);
 
@@ -90,12 +92,16 @@ impl Libvirt {
         let kvm = self.call(self.timeout + DEED, move |connect| {
             Ok(decide(|kind, with_rom| match (with_rom, &path) {
                 (true, None) => Outcome::NotTried,
-                (true, Some(path)) => run(connect, &guest(kind, Some(path)), REPORTS_WITHIN),
+                (true, Some(path)) => run(connect, &guest(kind, Some(path)), reports_within(kind)),
                 (false, _) => run(connect, &guest(kind, None), KEEPS_RUNNING),
             }))
         })?;
         Ok((kvm, Some(offer.emulator)))
     }
+}
+
+fn reports_within(kind: &str) -> Duration {
+    if kind == "kvm" { REPORTS_WITHIN } else { CONTROL_REPORTS_WITHIN }
 }
 
 /// How a guest fared.

@@ -42,7 +42,7 @@ fn hint(code: Number, message: &str) -> Option<&'static str> {
         Some("run it as root, or add your user to the group libvirt")
     } else if has("already exists with uuid") || has("already defined with uuid") {
         Some("choose another name, or delete the machine that has it")
-    } else if has("Could not access KVM") || has("failed to initialize kvm") || has("accel 'kvm' is not") {
+    } else if has("failed to set MSR") || has("Could not access KVM") || has("failed to initialize kvm") || has("accel 'kvm' is not") {
         Some("this host has no usable KVM: define the machine for software emulation (domain type 'qemu')")
     } else if has("Permission denied") {
         Some(

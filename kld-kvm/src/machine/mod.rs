@@ -69,7 +69,13 @@ impl Machines {
         state_dir: impl Into<PathBuf>,
         tool: impl Into<String>,
     ) -> Self {
-        Machines { hypervisor, store, state_dir: state_dir.into(), tool: tool.into(), notice: Arc::new(|_| ()) }
+        Machines {
+            hypervisor,
+            store,
+            state_dir: state_dir.into(),
+            tool: tool.into(),
+            notice: Arc::new(|_| ()),
+        }
     }
 
     /// Calls `notice` for each interrupted operation that is mended on the way.

@@ -91,7 +91,10 @@ impl Machines {
     pub fn list(&self) -> Result<Vec<MachineReport>> {
         let mut sets: BTreeMap<String, Set> =
             self.store.sets()?.into_iter().map(|set| (set.name.to_string(), set)).collect();
-        let origins: BTreeMap<String, String> = sets.iter().filter_map(|(name, set)| Some((name.clone(), set.origin.as_ref()?.name.to_string()))).collect();
+        let origins: BTreeMap<String, String> = sets
+            .iter()
+            .filter_map(|(name, set)| Some((name.clone(), set.origin.as_ref()?.name.to_string())))
+            .collect();
         let mut reports: Vec<MachineReport> = self
             .hypervisor
             .domains()?
@@ -108,7 +111,11 @@ impl Machines {
 
     /// One machine in full, its addresses included.
     pub fn show(&self, name: &MachineName) -> Result<MachineReport> {
-        let origins = self.store.sets()?.into_iter().filter_map(|set| Some((set.name.to_string(), set.origin?.name.to_string())));
+        let origins = self
+            .store
+            .sets()?
+            .into_iter()
+            .filter_map(|set| Some((set.name.to_string(), set.origin?.name.to_string())));
         let origins = origins.collect();
         let Some(record) = self.hypervisor.domain(name.as_str())? else {
             return match self.store.set(name)? {
@@ -149,7 +156,12 @@ impl Machines {
             .map(|nic| InterfaceReport { mac: nic.mac, kind: nic.kind.to_string(), source: nic.source })
             .collect();
         let set = MachineName::parse(&record.name).and_then(|name| match recorded {
-            Some(set) if set.machine == record.uuid && super::same_places(&set.volumes, &super::volumes_of(&definition)) => Ok(set),
+            Some(set)
+                if set.machine == record.uuid
+                    && super::same_places(&set.volumes, &super::volumes_of(&definition)) =>
+            {
+                Ok(set)
+            }
             _ => self.store.adopt(&name, record.uuid, super::volumes_of(&definition)),
         });
         report.disks = disks(&definition, set.as_ref().ok());
@@ -173,7 +185,11 @@ impl Machines {
         report.snapshots = set
             .snapshots
             .iter()
-            .map(|one| SnapshotReport { tag: one.tag.clone(), created: one.created, consistency: one.consistency })
+            .map(|one| SnapshotReport {
+                tag: one.tag.clone(),
+                created: one.created,
+                consistency: one.consistency,
+            })
             .collect();
         match self.store.space(set) {
             Ok(space) => report.space = Some(space),

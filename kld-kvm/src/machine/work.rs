@@ -104,8 +104,10 @@ impl Machines {
         work: Work,
         files: &[StateFile],
     ) -> Result<Option<Consistency>> {
-        let mut entry = phase("journal", || self.journal().begin(title, machines, Phase::Staging, vec![work]))?;
-        let staged = self.stage(&entry.entry().work[0], files).and_then(|()| phase("journal", || entry.decide()));
+        let mut entry =
+            phase("journal", || self.journal().begin(title, machines, Phase::Staging, vec![work]))?;
+        let staged =
+            self.stage(&entry.entry().work[0], files).and_then(|()| phase("journal", || entry.decide()));
         if let Err(error) = staged {
             return Err(self.back_out(entry, error));
         }
@@ -191,7 +193,8 @@ impl Machines {
 
     fn stage(&self, work: &Work, files: &[StateFile]) -> Result<()> {
         phase("stage files", || self.store.stage(&work.change, files))?;
-        let define = |domain: &NewDomain| phase("define", || self.hypervisor.define(&domain.definition)).map(drop);
+        let define =
+            |domain: &NewDomain| phase("define", || self.hypervisor.define(&domain.definition)).map(drop);
         work.define.iter().try_for_each(define)
     }
 
@@ -232,7 +235,9 @@ impl Machines {
             consistency = Some(reached);
             if let Some(tag) = &work.snapshot {
                 let snapshots = change.sets.iter_mut().flat_map(|set| &mut set.snapshots);
-                snapshots.filter(|snapshot| snapshot.tag == *tag).for_each(|snapshot| snapshot.consistency = reached);
+                snapshots
+                    .filter(|snapshot| snapshot.tag == *tag)
+                    .for_each(|snapshot| snapshot.consistency = reached);
             }
         }
         for definition in &work.redefine {
@@ -246,9 +251,14 @@ impl Machines {
             }
         }
         for Undefine { uuid, force } in &work.undefine {
-            if let Some(domain) = self.hypervisor.domain_by_uuid(*uuid)?.filter(|domain| domain.state.is_active()) {
+            if let Some(domain) =
+                self.hypervisor.domain_by_uuid(*uuid)?.filter(|domain| domain.state.is_active())
+            {
                 if !force {
-                    let message = format!("{} is {}: it was started after it was to be deleted", domain.name, domain.state);
+                    let message = format!(
+                        "{} is {}: it was started after it was to be deleted",
+                        domain.name, domain.state
+                    );
                     return Err(Error::refused(message).with_hint("stop it first, or delete it with --force"));
                 }
                 self.hypervisor.power_off(*uuid)?;
@@ -262,5 +272,7 @@ impl Machines {
 
 fn unfinished(error: Error, title: &str) -> Error {
     let why = error.hint().map(|hint| format!(" ({hint})")).unwrap_or_default();
-    error.with_hint(format!("'{title}' is half done; the next kvm tool that changes something finishes it{why}"))
+    error.with_hint(format!(
+        "'{title}' is half done; the next kvm tool that changes something finishes it{why}"
+    ))
 }

@@ -24,6 +24,7 @@ mod probe;
 mod reach;
 mod record;
 mod space;
+mod sync;
 mod work;
 
 #[cfg(test)]
@@ -68,6 +69,11 @@ impl DirStore {
     /// Whether this path is one of the store's own volumes, which a machine outside of it must not use.
     pub fn owns(&self, path: &Path) -> bool {
         self.layout.is_ours(path)
+    }
+
+    /// The space of many sets, in their order, for one look at all disks; see [`VolumeStore::space`].
+    pub fn spaces(&self, sets: &[Set]) -> Result<Vec<Space>> {
+        space::spaces(&self.layout, sets)
     }
 
     /// What a test has prepared to end a run is for this run only.
@@ -116,7 +122,7 @@ impl VolumeStore for DirStore {
     }
 
     fn space(&self, set: &Set) -> Result<Space> {
-        space::space(&self.layout, set)
+        self.spaces(std::slice::from_ref(set)).map(|spaces| spaces.into_iter().next().unwrap_or_default())
     }
 
     fn plan_create(&self, name: &MachineName, machine: Uuid, volumes: &[NewVolume]) -> Result<StoreChange> {

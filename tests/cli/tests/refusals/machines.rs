@@ -297,8 +297,10 @@ fn a_machine_that_was_paused_at_its_start_is_not_called_started() {
 #[test]
 fn a_machine_whose_emulator_cannot_start_is_off_with_the_reason_told() {
     let (host, _) = host();
-    redefine(&host, "<domain type='qemu'>", "<domain type='qemu' xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'>");
-    redefine(&host, "</devices>", "</devices><qemu:commandline><qemu:arg value='-device'/><qemu:arg value='no-such-device'/></qemu:commandline>");
+    let arguments = "<qemu:arg value='-device'/><qemu:arg value='no-such-device'/>";
+    let namespace = "xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'";
+    let commandline = format!("</devices><qemu:commandline {namespace}>{arguments}</qemu:commandline>");
+    redefine(&host, "</devices>", &commandline);
     insta::assert_snapshot!(refused(&host, &["kvm-start src"]), @"");
     assert_eq!(host.virsh(["domstate", "src"]).ok().trim(), "shut off");
 }

@@ -51,9 +51,15 @@ fn json_is_asked_for_and_an_error_is_still_for_people_and_on_standard_error() {
     insta::assert_snapshot!(refused(&host, &[
         "kvm-show nobody --json",
         "kvm-clone src src --json",
-        "kvm-start nobody src2 --json --quiet",
         "kvm-snap src rollback one --json",
     ]), @"");
+}
+
+#[test]
+fn of_several_machines_each_one_is_tried_and_errors_are_told_in_order() {
+    let (host, _) = host();
+    insta::assert_snapshot!(host.run("kvm-stop", ["nobody", "src", "scr"]), @"");
+    insta::assert_snapshot!(host.run("kvm-stop", ["nobody", "src", "--json"]), @"");
 }
 
 #[test]
