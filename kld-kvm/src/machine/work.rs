@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use kld_core::journal::{Journal, Open, Phase};
 use kld_core::lock::Lock;
+use kld_core::probe::Verdict;
 use kld_core::store::{Consistency, StateFile, StoreChange};
 use kld_core::timing::phase;
 use kld_core::{Error, MachineName, Result, SnapshotTag, fsio};
@@ -122,6 +123,14 @@ impl Machines {
     /// Carries out work that cannot be undone half-way, such as a deletion: a killed run is always finished. All
     /// of `work` is one operation.
     pub(super) fn carry_through(&self, title: &str, machines: &[MachineName], work: Vec<Work>) -> Result<()> {
+        let probe = self.store.probe();
+        if let (Verdict::Absent, finding) = (probe.verdict, probe.finding) {
+            let error = Error::failed(format!("cannot {title}"), finding);
+            return Err(match probe.remedy {
+                Some(remedy) => error.with_hint(remedy),
+                None => error,
+            });
+        }
         let entry = self.journal().begin(title, machines, Phase::Decided, work)?;
         let mut touched = false;
         match self.finish(&entry.entry().work, &mut touched) {

@@ -107,6 +107,7 @@ fn a_dry_run_of_each_tool_tells_its_plan_and_changes_nothing() {
     exit 0
     -- stdout --
     thaw src
+      nothing to do
 
     $ kvm-delete src --promote --dry-run
     exit 0

@@ -163,6 +163,7 @@ fn sizes_networks_and_files_that_cannot_be_are_refused() {
     $ kvm-create new --disk 0
     exit 2
     error: the disk vda of new has the size 0
+    hint: say how large it is, such as 10G
 
     $ kvm-create new --disk -5G
     exit 2
@@ -181,8 +182,8 @@ fn sizes_networks_and_files_that_cannot_be_are_refused() {
 
     $ kvm-create new --disk 99999999999T
     exit 2
-    error: '99999999999T' is not a size
-    hint: write a number and a unit, such as 512M, 10G or 1.5T
+    error: the size '99999999999T' is too large
+    hint: the largest size is below 16E
 
     $ kvm-create new --memory 0
     exit 2
@@ -229,7 +230,7 @@ fn sizes_networks_and_files_that_cannot_be_are_refused() {
 
     $ kvm-create new --os <os>
     exit 2
-    error: '<os>' is not the name of a operating system
+    error: '<os>' is not the name of an operating system
     hint: use letters, digits, '.', '_' and '-'
 
     $ kvm-create new --ssh-key /nonexistent.pub

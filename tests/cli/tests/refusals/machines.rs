@@ -80,52 +80,52 @@ fn a_name_that_is_taken_and_a_machine_that_is_not_there_are_told() {
     $ kvm-show scr
     exit 1
     error: there is no machine 'scr'
-    hint: kvm-list shows every machine
+    hint: did you mean 'src'?
 
     $ kvm-start scr
     exit 1
     error: there is no machine 'scr'
-    hint: kvm-list shows every machine
+    hint: did you mean 'src'?
 
     $ kvm-stop scr
     exit 1
     error: there is no machine 'scr'
-    hint: kvm-list shows every machine
+    hint: did you mean 'src'?
 
     $ kvm-console scr
     exit 1
     error: there is no machine 'scr'
-    hint: kvm-list shows every machine
+    hint: did you mean 'src'?
 
     $ kvm-ip scr
     exit 1
     error: there is no machine 'scr'
-    hint: kvm-list shows every machine
+    hint: did you mean 'src'?
 
     $ kvm-template scr
     exit 1
     error: there is no machine 'scr'
-    hint: kvm-list shows every machine
+    hint: did you mean 'src'?
 
     $ kvm-delete scr
     exit 1
     error: there is no machine 'scr'
-    hint: kvm-list shows every machine
+    hint: did you mean 'src'?
 
     $ kvm-delete web-1 scr
     exit 1
     error: there is no machine 'scr'
-    hint: kvm-list shows every machine
+    hint: did you mean 'src'?
 
     $ kvm-snap scr
     exit 1
     error: there is no machine 'scr'
-    hint: kvm-list shows every machine
+    hint: did you mean 'src'?
 
     $ kvm-snap scr create one
     exit 1
     error: there is no machine 'scr'
-    hint: kvm-list shows every machine
+    hint: did you mean 'src'?
 
     $ kvm-ip src
     exit 1
@@ -177,7 +177,7 @@ fn what_would_lose_data_is_refused() {
     $ kvm-snap web rollback tow
     exit 1
     error: web has no snapshot 'tow'
-    hint: it has one, two
+    hint: did you mean 'two'?
 
     $ kvm-snap web delete three-or-so
     exit 1
@@ -197,7 +197,7 @@ fn what_would_lose_data_is_refused() {
     $ kvm-clone web new --snapshot tow
     exit 1
     error: web has no snapshot 'tow'
-    hint: it has one, two
+    hint: did you mean 'two'?
 
     $ kvm-snap web revert one
     exit 2
@@ -301,7 +301,12 @@ fn a_machine_whose_emulator_cannot_start_is_off_with_the_reason_told() {
     let namespace = "xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'";
     let commandline = format!("</devices><qemu:commandline {namespace}>{arguments}</qemu:commandline>");
     redefine(&host, "</devices>", &commandline);
-    insta::assert_snapshot!(refused(&host, &["kvm-start src"]), @"");
+    insta::assert_snapshot!(refused(&host, &["kvm-start src"]), @"
+    $ kvm-start src
+    exit 1
+    error: cannot start src: QEMU unexpectedly closed the monitor (vm='src'): [time] qemu-system-x86_64: error: failed to set MSR 0x10a to 0xc000069; qemu-system-x86_64: target/i386/kvm/kvm.c:3877: kvm_buf_set_msrs: Assertion `ret == cpu->kvm_msr_buf->nmsrs' failed.
+    hint: this host has no usable KVM: define the machine for software emulation (domain type 'qemu')
+    ");
     assert_eq!(host.virsh(["domstate", "src"]).ok().trim(), "shut off");
 }
 

@@ -52,14 +52,53 @@ fn json_is_asked_for_and_an_error_is_still_for_people_and_on_standard_error() {
         "kvm-show nobody --json",
         "kvm-clone src src --json",
         "kvm-snap src rollback one --json",
-    ]), @"");
+    ]), @"
+    $ kvm-show nobody --json
+    exit 1
+    error: there is no machine 'nobody'
+    hint: kvm-list shows every machine
+
+    $ kvm-clone src src --json
+    exit 2
+    error: the name 'src' is given twice
+    hint: each clone needs a name of its own
+
+    $ kvm-snap src rollback one --json
+    exit 1
+    error: src has no snapshot 'one'
+    hint: it has none; take one with 'kvm-snap src create'
+    ");
 }
 
 #[test]
 fn of_several_machines_each_one_is_tried_and_errors_are_told_in_order() {
     let (host, _) = host();
-    insta::assert_snapshot!(host.run("kvm-stop", ["nobody", "src", "scr"]), @"");
-    insta::assert_snapshot!(host.run("kvm-stop", ["nobody", "src", "--json"]), @"");
+    insta::assert_snapshot!(host.run("kvm-stop", ["nobody", "src", "scr"]), @"
+    exit 1
+    -- stdout --
+    src is already off
+    -- stderr --
+    error: there is no machine 'nobody'
+    hint: kvm-list shows every machine
+    error: there is no machine 'scr'
+    hint: did you mean 'src'?
+    ");
+    insta::assert_snapshot!(host.run("kvm-stop", ["nobody", "src", "--json"]), @r#"
+    exit 1
+    -- stdout --
+    {
+      "machines": [
+        {
+          "changed": false,
+          "name": "src"
+        }
+      ],
+      "version": 1
+    }
+    -- stderr --
+    error: there is no machine 'nobody'
+    hint: kvm-list shows every machine
+    "#);
 }
 
 #[test]

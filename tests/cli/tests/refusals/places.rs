@@ -56,8 +56,13 @@ fn refused_elsewhere(host: &Host, folder: &Path, size: &str, how: &str, lines: &
 fn a_store_without_space_keeps_what_it_has() {
     let (host, image) = host();
     host.qemu_io(["-f", "qcow2", "-c", "write -P 0x6c 1M 8M", &image]).ok();
+    host.run("kvm-snap", ["src", "create", "zero"]).ok();
+    let disk = host.virsh(["domblklist", "src"]).ok();
+    let disk = disk.split_whitespace().find(|word| word.ends_with(".qcow2")).unwrap();
+    host.qemu_io(["-f", "qcow2", "-c", "write 1M 64k", disk]).ok();
     let create = format!("kvm-create new --from {image} --cloud-init");
-    let lines = [create.as_str(), "kvm-clone src web", "kvm-clone src web --full", "kvm-snap src create one"];
+    let lines = [create.as_str(), "kvm-clone src web", "kvm-clone src web --full", "kvm-snap src create one",
+        "kvm-snap src rollback zero", "kvm-snap src delete zero"];
     let store = host.store_root();
     insta::assert_snapshot!(refused_elsewhere(&host, &store, "4m", "roomy", &lines[..1]), @"
     $ kvm-create new --from [host]/home/debian.qcow2 --cloud-init
@@ -133,7 +138,34 @@ fn a_store_folder_that_is_none_is_told() {
         .map(|root| format!("kvm-create new --disk 1G --set store-root={root}"))
         .into();
     let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
-    insta::assert_snapshot!(refused(&host, &lines), @"");
+    insta::assert_snapshot!(refused(&host, &lines), @"
+    $ kvm-create new --disk 1G --set store-root=[host]/home/file
+    exit 1
+    error: [host]/home/file is not a folder
+    hint: move it away, or name another folder (store-root in the configuration)
+
+    $ kvm-create new --disk 1G --set store-root=[host]/home/dangling
+    exit 1
+    error: [host]/home/dangling is not a folder
+    hint: move it away, or name another folder (store-root in the configuration)
+
+    $ kvm-create new --disk 1G --set store-root=[host]/home/file/below
+    exit 1
+    error: [host]/home/file is not a folder
+    hint: move it away, or name another folder (store-root in the configuration)
+
+    $ kvm-create new --disk 1G --set store-root=/proc/kld
+    exit 1
+    error: cannot create the folder /proc/kld: No such file or directory
+
+    $ kvm-create new --disk 1G --set store-root=relative
+    exit 2
+    error: store-root is 'relative', which is not an absolute path
+
+    $ kvm-create new --disk 1G --set store-root=
+    exit 2
+    error: store-root is '', which is not an absolute path
+    ");
 }
 
 #[test]
@@ -267,14 +299,9 @@ fn a_libvirtd_that_hangs_is_given_up_in_time_and_nothing_is_changed() {
     hint: is libvirtd (or virtqemud) running? see `systemctl status libvirtd`
 
     $ kvm-snap src create one --set=libvirt-timeout=1
-    exit 2
-    error: unexpected argument '--set' found
-
-      tip: to pass '--set' as a value, use '-- --set'
-
-    Usage: kvm-snap <VM> create <TAG>
-
-    For more information, try '--help'.
+    exit 1
+    error: cannot reach libvirt at qemu:///system?socket=[host]/libvirt-sock: it did not answer within [duration]
+    hint: is libvirtd (or virtqemud) running? see `systemctl status libvirtd`
 
     $ kvm-start src --set=libvirt-timeout=1
     exit 1
