@@ -1,6 +1,7 @@
 //! What libvirt does for kld, on a libvirt host of the test's own.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -230,6 +231,7 @@ fn a_daemon_that_was_started_again_is_found_again() {
 fn whoever_may_not_use_the_socket_is_told_how_to() {
     let host = Host::start();
     let uri = host.uri();
+    fs::set_permissions(host.folder(), fs::Permissions::from_mode(0o700)).unwrap();
     // The rights of files belong to the thread, and to those that it starts.
     let refused = std::thread::spawn(move || {
         nix::unistd::setfsuid(nix::unistd::Uid::from_raw(65534));
