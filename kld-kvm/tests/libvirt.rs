@@ -285,27 +285,15 @@ fn forgetting_a_machine_leaves_its_files_and_takes_libvirts_notes_of_it() {
     let os =
         format!("<loader readonly='yes' type='pflash'>{code}</loader><nvram>{}</nvram>", nvram.display());
     let machine = Machine::define(&libvirt, "qemu", &os, &disk("vda", &image));
-    let noted = host.virsh(["snapshot-create-as", &machine.name, "before", "--no-metadata"]);
-    let noted = if noted.code == Some(0) {
-        host.virsh(["snapshot-create-as", &machine.name, "before"])
-    } else {
-        noted
-    };
-    // Firmware in flash forbids internal snapshots in some versions: a note alone does.
-    if noted.code != Some(0) {
-        let note = host.store_root().join("snapshot.xml");
-        fs::write(
-            &note,
-            format!(
-                "<domainsnapshot><name>before</name><creationTime>1</creationTime><state>shutoff</state>
-                 <disks><disk name='vda' snapshot='internal'/></disks>{}</domainsnapshot>",
-                machine.next_definition()
-            ),
-        )
-        .unwrap();
-        let noted = host.virsh(["snapshot-create", &machine.name, &note.display().to_string(), "--redefine"]);
-        assert_eq!(noted.code, Some(0), "{}", noted.stderr);
-    }
+    let note = host.store_root().join("snapshot.xml");
+    let snapshot = format!(
+        "<domainsnapshot><name>before</name><creationTime>1</creationTime><state>shutoff</state>
+         <disks><disk name='vda' snapshot='internal'/></disks>{}</domainsnapshot>",
+        machine.next_definition()
+    );
+    fs::write(&note, snapshot).unwrap();
+    let noted = host.virsh(["snapshot-create", &machine.name, &note.display().to_string(), "--redefine"]);
+    assert_eq!(noted.code, Some(0), "{}", noted.stderr);
 
     assert!(libvirt.undefine(machine.uuid).unwrap().is_changed());
 

@@ -217,7 +217,7 @@ fn guest(kind: &str, rom: Option<&Path>) -> String {
 fn run(connect: &Connect, guest: &str, limit: Duration) -> Outcome {
     let domain = match Domain::create_xml(connect, guest, sys::VIR_DOMAIN_START_AUTODESTROY) {
         Ok(domain) => domain,
-        Err(error) => return Outcome::Stopped(last_words(error.message())),
+        Err(error) => return Outcome::Stopped(complaint(error.message())),
     };
     let outcome = watch(&domain, limit);
     let _ = domain.destroy();
@@ -244,10 +244,12 @@ fn watch(domain: &Domain, limit: Duration) -> Outcome {
     }
 }
 
-/// The end of an emulator's message, without its time.
-fn last_words(message: &str) -> String {
-    let line = message.lines().map(str::trim).rfind(|line| !line.is_empty()).unwrap_or("it was not started");
-    line.rsplit_once("qemu-system-x86_64: ").map_or(line, |(_, words)| words).chars().take(160).collect()
+/// What an emulator said first: what follows is a consequence.
+fn complaint(message: &str) -> String {
+    let words = message.lines().find_map(|line| line.split_once("qemu-system-")?.1.split_once(": "));
+    let line = words.map_or(message.trim(), |(_, words)| words.trim());
+    let line = line.lines().next().unwrap_or("it was not started");
+    line.trim_start_matches("error: ").chars().take(160).collect()
 }
 
 /// The firmware as a file, which is removed when it has served.
@@ -355,11 +357,12 @@ mod tests {
     }
 
     #[test]
-    fn an_emulators_last_words_are_kept() {
+    fn what_an_emulator_said_first_is_kept() {
         let message = "internal error: QEMU closed the monitor: 2026Z qemu-system-x86_64: error: failed to set MSR\n\
                        qemu-system-x86_64: target/i386/kvm/kvm.c:3877: Assertion failed.";
-        assert_eq!(last_words(message), "target/i386/kvm/kvm.c:3877: Assertion failed.");
-        assert_eq!(last_words(""), "it was not started");
+        assert_eq!(complaint(message), "failed to set MSR");
+        assert_eq!(complaint("no emulator\nat all"), "no emulator");
+        assert_eq!(complaint(""), "it was not started");
     }
 
     #[test]

@@ -94,7 +94,7 @@ pub(super) fn start(libvirt: &Libvirt, uuid: Uuid) -> Result<Change<()>> {
             domain.get_xml_desc(0)
         })?
         .and_then(|live| Definition::parse(&live).ok().map(|live| live.kind().to_string()));
-    let distrusted = kind.as_deref() == Some("kvm") && !libvirt.kvm().is_ok_and(|kvm| kvm.runs_guests);
+    let distrusted = kind.as_deref() == Some("kvm") && libvirt.kvm().is_ok_and(|kvm| !kvm.runs_guests);
 
     let begun = Instant::now();
     let mut pause = Duration::from_millis(5);
