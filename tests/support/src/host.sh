@@ -24,11 +24,13 @@ inside() {
     mkdir -p "$new"
     mount -t tmpfs -o mode=755,size=256m kld "$new"
     cd "$new"
-    mkdir -p usr etc proc sys dev run tmp root home var/tmp var/lib/libvirt var/log/libvirt var/cache/libvirt
+    mkdir -p usr boot etc proc sys dev run tmp root home var/tmp var/lib/libvirt var/log/libvirt var/cache/libvirt
     for name in bin sbin lib lib64; do ln -s "usr/$name" "$name"; done
     ln -s ../run var/run
-    mount --bind "$root/usr" usr
-    mount -o remount,bind,ro usr
+    for folder in usr boot; do
+        mount --bind "$root/$folder" "$folder"
+        mount -o remount,bind,ro "$folder"
+    done
     cp -a "$root/etc/." etc/
     rm -rf etc/libvirt/qemu
     cp "$state"/etc/*.conf etc/libvirt/

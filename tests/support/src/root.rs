@@ -12,6 +12,7 @@ use kld_core::ui::Ui;
 use kld_core::{Error, Result, fsio};
 use nix::fcntl::{Flock, FlockArg};
 
+use crate::host::After;
 use crate::{Host, apt};
 
 const SUITE: &str = "trixie";
@@ -21,6 +22,7 @@ const PACKAGES: &[&str] = &[
     "busybox-static",
     "cpio",
     "dnsmasq-base",
+    "genisoimage",
     "iproute2",
     "libvirt-clients",
     "libvirt-daemon",
@@ -122,7 +124,7 @@ impl Root {
     fn learn_capabilities(&self) -> Result<()> {
         let folder = tempfile::Builder::new().prefix("kld-").tempdir();
         let folder = folder.trying(|| "cannot make a temporary folder".to_string())?;
-        let host = Host::start_with(self, folder.path(), true)?;
+        let host = Host::start_with(self, folder.path(), After::Keep)?;
         host.virsh(["capabilities"]);
         let copy = format!("cp -a /var/cache/libvirt '{}/capabilities'", folder.path().display());
         host.inside("bash", ["-c", &copy]);
@@ -141,6 +143,14 @@ impl Root {
     /// What libvirt found out about this root's QEMU.
     pub(crate) fn capabilities(&self) -> PathBuf {
         self.folder.join("capabilities")
+    }
+}
+
+/// Removes a folder and all in it; one that is not there is as wanted.
+pub(crate) fn remove_tree(folder: &Path) -> Result<()> {
+    match std::fs::remove_dir_all(folder) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        outcome => outcome.trying(|| format!("cannot remove {}", folder.display())),
     }
 }
 
@@ -185,7 +195,7 @@ fn fingerprint(tree: &Path) -> Result<String> {
     Ok(format!("{digest:016x} {count}"))
 }
 
-const FNV_START: u64 = 0xcbf2_9ce4_8422_2325;
+pub(crate) const FNV_START: u64 = 0xcbf2_9ce4_8422_2325;
 
 /// FNV-1a: enough to notice accidents, the same with every compiler.
 pub(crate) fn fnv1a(start: u64, bytes: &[u8]) -> u64 {
