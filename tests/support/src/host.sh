@@ -45,13 +45,13 @@ inside() {
     done
     mkdir -p "$new$state"
     mount --bind "$state" "$new$state"
-    ip link set lo up
     exec chroot . /bin/bash "$state/host.sh" serve "$state"
 }
 
 # One word a line on standard input starts libvirtd again after somebody ended it.
 serve() {
     state=$1
+    ip link set lo up
     while :; do
         libvirtd -f "$state/etc/libvirtd.conf" -p /run/libvirtd.pid >>"$state/libvirtd.log" 2>&1 </dev/null &
         read -r _ || exit 0

@@ -88,36 +88,13 @@ impl Root {
         ui.note(format!("making the private root in {} (about a minute, once)", root.folder.display()));
         let new = Root { folder: fsio::temporary_beside(&root.folder) };
         fsio::create_dir_all(&new.folder, 0o755)?;
-        new.build().inspect_err(|_| drop(std::fs::remove_dir_all(&new.folder)))?;
+        bootstrap(SUITE, PACKAGES, &new.tree())
+            .inspect_err(|_| drop(std::fs::remove_dir_all(&new.folder)))?;
         fsio::replace(&new.folder.join("stamp"), fingerprint(&new.tree())?.as_bytes(), 0o644)?;
         std::fs::rename(&new.folder, &root.folder)
             .trying(|| format!("cannot make {}", root.folder.display()))?;
         root.learn_capabilities()?;
         Ok(root)
-    }
-
-    fn build(&self) -> Result<()> {
-        if !nix::unistd::geteuid().is_root() {
-            return Err(Error::failed("cannot make the private root", "mmdebstrap needs root here")
-                .with_hint("run it as root, in a container or a virtual machine if you like"));
-        }
-        let source = format!("deb [signed-by={}] {} {SUITE} main", apt::keyring().display(), apt::mirror()?);
-        let mut mmdebstrap = Exec::new("mmdebstrap")
-            .args(["--mode=root", "--variant=apt", "--quiet"])
-            .arg(format!("--include={}", PACKAGES.join(",")))
-            // Its initramfs is never booted and takes a while to make.
-            .arg("--dpkgopt=force-confold")
-            .arg(r#"--essential-hook=mkdir -p "$1/etc/initramfs-tools""#)
-            .arg(r#"--essential-hook=echo update_initramfs=no >"$1/etc/initramfs-tools/update-initramfs.conf""#);
-        for path in LEFT_OUT {
-            mmdebstrap = mmdebstrap.arg(format!("--dpkgopt=path-exclude={path}"));
-        }
-        let mmdebstrap = mmdebstrap.arg(SUITE).arg(self.tree()).arg(source);
-        mmdebstrap
-            .limit(Duration::from_secs(1200))
-            .run()
-            .map_err(|error| error.with_hint("run cargo xtask setup; it says which packages are missing"))?;
-        Ok(())
     }
 
     /// Lets libvirt look at QEMU once: it takes 1.5 s, which each host would otherwise spend again.
@@ -146,8 +123,34 @@ impl Root {
     }
 }
 
+/// Makes a Debian tree of a suite, apt and some packages in a folder.
+pub fn bootstrap(suite: &str, packages: &[&str], tree: &Path) -> Result<()> {
+    let what = format!("cannot make a tree of Debian {suite}");
+    if !nix::unistd::geteuid().is_root() {
+        return Err(Error::failed(what, "mmdebstrap needs root here")
+            .with_hint("run it as root, in a container or a virtual machine if you like"));
+    }
+    if Exec::which("mmdebstrap").is_none() || !apt::keyring().exists() {
+        return Err(Error::failed(what, "mmdebstrap or Debian's keyring is not installed")
+            .with_hint("run cargo xtask setup"));
+    }
+    let source = format!("deb [signed-by={}] {} {suite} main", apt::keyring().display(), apt::mirror()?);
+    let mut mmdebstrap = Exec::new("mmdebstrap")
+        .args(["--mode=root", "--variant=apt", "--quiet"])
+        .arg(format!("--include={}", packages.join(",")))
+        // Its initramfs would never be booted and takes a while to make.
+        .arg("--dpkgopt=force-confold")
+        .arg(r#"--essential-hook=mkdir -p "$1/etc/initramfs-tools""#)
+        .arg(r#"--essential-hook=echo update_initramfs=no >"$1/etc/initramfs-tools/update-initramfs.conf""#);
+    for path in LEFT_OUT {
+        mmdebstrap = mmdebstrap.arg(format!("--dpkgopt=path-exclude={path}"));
+    }
+    mmdebstrap.arg(suite).arg(tree).arg(source).limit(Duration::from_secs(1200)).run()?;
+    Ok(())
+}
+
 /// Removes a folder and all in it; one that is not there is as wanted.
-pub(crate) fn remove_tree(folder: &Path) -> Result<()> {
+pub fn remove_tree(folder: &Path) -> Result<()> {
     match std::fs::remove_dir_all(folder) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
         outcome => outcome.trying(|| format!("cannot remove {}", folder.display())),
@@ -155,7 +158,7 @@ pub(crate) fn remove_tree(folder: &Path) -> Result<()> {
 }
 
 /// An exclusive lock that the kernel drops when this process ends.
-pub(crate) fn lock(path: &Path) -> Result<Flock<File>> {
+pub fn lock(path: &Path) -> Result<Flock<File>> {
     let file = File::create(path).trying(|| format!("cannot create {}", path.display()))?;
     Flock::lock(file, FlockArg::LockExclusive)
         .map_err(|(_, errno)| errno)

@@ -48,11 +48,9 @@ fn the_guest_says_the_name_that_its_medium_gives_it_answers_its_agent_and_shuts_
     let console = define(&host, &guest, "web-5");
     host.qemu_io(["-c", "write -P 0x61 512 5", host.folder().join("disk.qcow2").to_str().unwrap()]).ok();
 
-    let started = Instant::now();
     host.virsh(["start", "web-5"]).ok();
     let said = |text: &str| std::fs::read_to_string(&console).unwrap_or_default().contains(text);
     wait_for("the guest's name", || said("kld-guest: I am web-5 (instance i-web-5)"));
-    println!("the guest said its name after {:.1} s", started.elapsed().as_secs_f64());
     wait_for("the mark", || said("kld-guest: vda bears 'aaaaa'"));
     wait_for("a login prompt", || said("web-5 login: "));
 
