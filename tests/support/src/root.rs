@@ -12,6 +12,7 @@ use kld_core::ui::Ui;
 use kld_core::{Error, Result, fsio};
 use nix::fcntl::{Flock, FlockArg};
 
+use crate::host::After;
 use crate::{Host, apt};
 
 const SUITE: &str = "trixie";
@@ -21,6 +22,7 @@ const PACKAGES: &[&str] = &[
     "busybox-static",
     "cpio",
     "dnsmasq-base",
+    "genisoimage",
     "iproute2",
     "libvirt-clients",
     "libvirt-daemon",
@@ -86,7 +88,8 @@ impl Root {
         ui.note(format!("making the private root in {} (about a minute, once)", root.folder.display()));
         let new = Root { folder: fsio::temporary_beside(&root.folder) };
         fsio::create_dir_all(&new.folder, 0o755)?;
-        new.build().inspect_err(|_| drop(std::fs::remove_dir_all(&new.folder)))?;
+        bootstrap(SUITE, PACKAGES, &new.tree())
+            .inspect_err(|_| drop(std::fs::remove_dir_all(&new.folder)))?;
         fsio::replace(&new.folder.join("stamp"), fingerprint(&new.tree())?.as_bytes(), 0o644)?;
         std::fs::rename(&new.folder, &root.folder)
             .trying(|| format!("cannot make {}", root.folder.display()))?;
@@ -94,35 +97,11 @@ impl Root {
         Ok(root)
     }
 
-    fn build(&self) -> Result<()> {
-        if !nix::unistd::geteuid().is_root() {
-            return Err(Error::failed("cannot make the private root", "mmdebstrap needs root here")
-                .with_hint("run it as root, in a container or a virtual machine if you like"));
-        }
-        let source = format!("deb [signed-by={}] {} {SUITE} main", apt::keyring().display(), apt::mirror()?);
-        let mut mmdebstrap = Exec::new("mmdebstrap")
-            .args(["--mode=root", "--variant=apt", "--quiet"])
-            .arg(format!("--include={}", PACKAGES.join(",")))
-            // Its initramfs is never booted and takes a while to make.
-            .arg("--dpkgopt=force-confold")
-            .arg(r#"--essential-hook=mkdir -p "$1/etc/initramfs-tools""#)
-            .arg(r#"--essential-hook=echo update_initramfs=no >"$1/etc/initramfs-tools/update-initramfs.conf""#);
-        for path in LEFT_OUT {
-            mmdebstrap = mmdebstrap.arg(format!("--dpkgopt=path-exclude={path}"));
-        }
-        let mmdebstrap = mmdebstrap.arg(SUITE).arg(self.tree()).arg(source);
-        mmdebstrap
-            .limit(Duration::from_secs(1200))
-            .run()
-            .map_err(|error| error.with_hint("run cargo xtask setup; it says which packages are missing"))?;
-        Ok(())
-    }
-
     /// Lets libvirt look at QEMU once: it takes 1.5 s, which each host would otherwise spend again.
     fn learn_capabilities(&self) -> Result<()> {
         let folder = tempfile::Builder::new().prefix("kld-").tempdir();
         let folder = folder.trying(|| "cannot make a temporary folder".to_string())?;
-        let host = Host::start_with(self, folder.path(), true)?;
+        let host = Host::start_with(self, folder.path(), After::Keep)?;
         host.virsh(["capabilities"]);
         let copy = format!("cp -a /var/cache/libvirt '{}/capabilities'", folder.path().display());
         host.inside("bash", ["-c", &copy]);
@@ -144,8 +123,42 @@ impl Root {
     }
 }
 
+/// Makes a Debian tree of a suite, apt and some packages in a folder.
+pub fn bootstrap(suite: &str, packages: &[&str], tree: &Path) -> Result<()> {
+    let what = format!("cannot make a tree of Debian {suite}");
+    if !nix::unistd::geteuid().is_root() {
+        return Err(Error::failed(what, "mmdebstrap needs root here")
+            .with_hint("run it as root, in a container or a virtual machine if you like"));
+    }
+    if Exec::which("mmdebstrap").is_none() || !apt::keyring().exists() {
+        return Err(Error::failed(what, "mmdebstrap or Debian's keyring is not installed")
+            .with_hint("run cargo xtask setup"));
+    }
+    let source = format!("deb [signed-by={}] {} {suite} main", apt::keyring().display(), apt::mirror()?);
+    let mut mmdebstrap = Exec::new("mmdebstrap")
+        .args(["--mode=root", "--variant=apt", "--quiet"])
+        .arg(format!("--include={}", packages.join(",")))
+        // Its initramfs would never be booted and takes a while to make.
+        .arg("--dpkgopt=force-confold")
+        .arg(r#"--essential-hook=mkdir -p "$1/etc/initramfs-tools""#)
+        .arg(r#"--essential-hook=echo update_initramfs=no >"$1/etc/initramfs-tools/update-initramfs.conf""#);
+    for path in LEFT_OUT {
+        mmdebstrap = mmdebstrap.arg(format!("--dpkgopt=path-exclude={path}"));
+    }
+    mmdebstrap.arg(suite).arg(tree).arg(source).limit(Duration::from_secs(1200)).run()?;
+    Ok(())
+}
+
+/// Removes a folder and all in it; one that is not there is as wanted.
+pub fn remove_tree(folder: &Path) -> Result<()> {
+    match std::fs::remove_dir_all(folder) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        outcome => outcome.trying(|| format!("cannot remove {}", folder.display())),
+    }
+}
+
 /// An exclusive lock that the kernel drops when this process ends.
-pub(crate) fn lock(path: &Path) -> Result<Flock<File>> {
+pub fn lock(path: &Path) -> Result<Flock<File>> {
     let file = File::create(path).trying(|| format!("cannot create {}", path.display()))?;
     Flock::lock(file, FlockArg::LockExclusive)
         .map_err(|(_, errno)| errno)
@@ -185,7 +198,7 @@ fn fingerprint(tree: &Path) -> Result<String> {
     Ok(format!("{digest:016x} {count}"))
 }
 
-const FNV_START: u64 = 0xcbf2_9ce4_8422_2325;
+pub(crate) const FNV_START: u64 = 0xcbf2_9ce4_8422_2325;
 
 /// FNV-1a: enough to notice accidents, the same with every compiler.
 pub(crate) fn fnv1a(start: u64, bytes: &[u8]) -> u64 {
