@@ -1,7 +1,7 @@
 //! Files made safely: never through a link, never half-written, durable before they count.
 
 use std::fs::{File, OpenOptions, Permissions};
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
@@ -92,15 +92,25 @@ pub fn set_mode(path: &Path, mode: u32) -> Result<()> {
 
 /// Reads a small text file; `None` where there is none. Refuses one of more than `limit` bytes.
 pub fn read_text(path: &Path, limit: u64) -> Result<Option<String>> {
+    let Some(bytes) = read_bytes(path, limit)? else { return Ok(None) };
+    let text = String::from_utf8(bytes);
+    text.map(Some).map_err(|_| Error::failed(format!("cannot read {}", path.display()), "it is not UTF-8"))
+}
+
+/// Reads a small file; `None` where there is none. Refuses one of more than `limit` bytes.
+pub fn read_bytes(path: &Path, limit: u64) -> Result<Option<Vec<u8>>> {
     let what = || format!("cannot read {}", path.display());
-    match std::fs::metadata(path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error).trying(what),
-        Ok(meta) if meta.len() > limit => {
-            Err(Error::failed(what(), format!("it is larger than {limit} bytes")))
-        }
-        Ok(_) => std::fs::read_to_string(path).map(Some).trying(what),
+    let file = match File::open(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        opened => opened.trying(what)?,
+    };
+    let mut bytes = Vec::new();
+    // One byte more than allowed tells a file that is too large, and one that grows while it is read.
+    file.take(limit + 1).read_to_end(&mut bytes).trying(what)?;
+    if bytes.len() as u64 > limit {
+        return Err(Error::failed(what(), format!("it is larger than {limit} bytes")));
     }
+    Ok(Some(bytes))
 }
 
 #[cfg(test)]

@@ -20,10 +20,12 @@ pub mod size;
 pub mod store;
 pub mod suggest;
 pub mod time;
+pub mod timing;
 pub mod tool;
 pub mod ui;
 
 pub use change::Change;
+pub use config::Config;
 pub use error::{Error, Exit, Result};
 pub use name::{MachineName, SnapshotTag};
 pub use plan::Plan;

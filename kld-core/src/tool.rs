@@ -8,7 +8,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use crate::config::Config;
 use crate::ui::Ui;
-use crate::{Error, Result};
+use crate::{Error, Result, timing};
 
 /// One tool: a row of its family's table.
 #[derive(Clone, Copy)]
@@ -37,31 +37,13 @@ pub struct Context {
 impl Tool {
     /// The whole command line of the tool: its own, and the flags that every tool has.
     pub fn full_command(&self) -> Command {
-        let flag = |name: &'static str, help: &'static str| {
-            Arg::new(name).long(name).action(ArgAction::SetTrue).help(help)
-        };
         (self.command)()
             .name(self.name)
             .bin_name(self.name)
             .about(self.about)
             .version(env!("CARGO_PKG_VERSION"))
             .arg_required_else_help(false)
-            .args([
-                flag("json", "Print JSON for programs").help_heading("Output"),
-                flag("quiet", "Print no notes and no progress").short('q').help_heading("Output"),
-                Arg::new("config")
-                    .long("config")
-                    .value_name("FILE")
-                    .value_parser(clap::value_parser!(PathBuf))
-                    .help("Read this configuration instead of /etc/kld/config.toml and the user's")
-                    .help_heading("Configuration"),
-                Arg::new("set")
-                    .long("set")
-                    .value_name("KEY=VALUE")
-                    .action(ArgAction::Append)
-                    .help("Override one setting")
-                    .help_heading("Configuration"),
-            ])
+            .args(common_args())
     }
 
     /// Parses `args` (the program's name first), runs the tool and reports how it ended.
@@ -71,11 +53,47 @@ impl Tool {
             Err(error) => return report_clap(&error),
         };
         let ui = Ui { json: matches.get_flag("json"), quiet: matches.get_flag("quiet") };
-        let flags: Vec<String> = matches.get_many::<String>("set").into_iter().flatten().cloned().collect();
-        let outcome = Config::load(matches.get_one::<PathBuf>("config").map(PathBuf::as_path), &flags)
-            .and_then(|config| (self.run)(&Context { tool: self.name, config, ui }, &matches));
+        let timings = matches.get_flag("timings");
+        if timings {
+            timing::enable();
+        }
+        let outcome = timing::phase("all", || {
+            load(&matches).and_then(|config| (self.run)(&Context { tool: self.name, config, ui }, &matches))
+        });
+        if timings {
+            ui.timings(&timing::phases());
+        }
         report(&ui, outcome)
     }
+}
+
+/// The flags that every tool has.
+fn common_args() -> [Arg; 5] {
+    let flag =
+        |name: &'static str, help: &'static str| Arg::new(name).long(name).action(ArgAction::SetTrue).help(help);
+    [
+        flag("json", "Print JSON for programs").help_heading("Output").global(true),
+        flag("quiet", "Print no notes and no progress").short('q').help_heading("Output").global(true),
+        flag("timings", "Show on standard error where the time went").help_heading("Output").global(true),
+        Arg::new("config")
+            .long("config")
+            .value_name("FILE")
+            .value_parser(clap::value_parser!(PathBuf))
+            .help("Read this configuration instead of /etc/kld/config.toml and the user's")
+            .help_heading("Configuration"),
+        Arg::new("set")
+            .long("set")
+            .value_name("KEY=VALUE")
+            .action(ArgAction::Append)
+            .help("Override one setting")
+            .help_heading("Configuration"),
+    ]
+}
+
+/// The configuration that the common flags ask for.
+fn load(matches: &ArgMatches) -> Result<Config> {
+    let flags: Vec<String> = matches.get_many::<String>("set").into_iter().flatten().cloned().collect();
+    Config::load(matches.get_one::<PathBuf>("config").map(PathBuf::as_path), &flags)
 }
 
 /// Turns a tool's outcome into what it says and its exit code.
@@ -102,8 +120,13 @@ pub fn report_clap(error: &clap::Error) -> ExitCode {
     }
 }
 
-/// The main function of a family's program: argv[0] picks the tool, or else the first argument does.
-pub fn family_main(family: &'static str, tools: &[Tool]) -> ExitCode {
+/// The main function of a family's program: argv[0] picks the tool, or else the first argument does. `probes` says
+/// what serves the family on this host; the front door asks it by the hidden `__probe`.
+pub fn family_main(
+    family: &'static str,
+    tools: &[Tool],
+    probes: fn(&Config) -> Vec<crate::Probe>,
+) -> ExitCode {
     let args: Vec<OsString> = std::env::args_os().collect();
     let called = args.first().and_then(|arg| Path::new(arg).file_name()).unwrap_or_default().to_os_string();
     if let Some(tool) = find(tools, &called) {
@@ -114,6 +137,17 @@ pub fn family_main(family: &'static str, tools: &[Tool]) -> ExitCode {
     match args.get(1) {
         Some(word) => match find(tools, word) {
             Some(tool) => tool.main(args.into_iter().skip(1)),
+            None if word == "__generate" => {
+                let commands: Vec<_> = tools.iter().map(|tool| (tool.name, tool.full_command())).collect();
+                generate(args.get(2), &commands)
+            }
+            None if word == "__probe" => {
+                let command = Command::new("__probe").args(common_args());
+                match command.try_get_matches_from(args.into_iter().skip(1)) {
+                    Ok(matches) => report(&ui, load(&matches).and_then(|config| ui.json(&probes(&config)))),
+                    Err(error) => report_clap(&error),
+                }
+            }
             None if word == "--version" => {
                 report(&ui, ui.line(format!("{family} {}", env!("CARGO_PKG_VERSION"))))
             }

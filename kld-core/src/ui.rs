@@ -60,6 +60,13 @@ impl Ui {
         }
     }
 
+    /// Where the time went, on stderr.
+    pub fn timings(&self, phases: &[(&str, Duration)]) {
+        for (name, time) in phases {
+            err(&format!("timing: {name:<16} {:>8.2} ms\n", time.as_secs_f64() * 1e3));
+        }
+    }
+
     /// An error and its hint on stderr.
     pub fn error(&self, error: &Error) {
         if matches!(error, Error::ClosedPipe) {

@@ -1,8 +1,10 @@
 #![deny(missing_docs)]
-//! The project's own errands: `cargo xtask setup`, `demo`, `test`, `clean-room`.
+//! The project's own errands: `cargo xtask setup`, `demo`, `test`, `bench`, `clean-room`.
 //!
 //! It needs Rust and a C linker only, since its first errand is to fetch the rest.
 
+mod bench;
+mod build;
 mod clean_room;
 mod demo;
 mod setup;
@@ -28,6 +30,14 @@ enum Errand {
     Setup(setup::Args),
     Demo(demo::Args),
     Test(test::Args),
+    /// Measure kld beside its peers
+    Bench {
+        /// Which measurements; all of them unless named
+        names: Vec<String>,
+        /// One JSON object a line
+        #[arg(long)]
+        json: bool,
+    },
     CleanRoom(clean_room::Args),
 }
 
@@ -37,6 +47,7 @@ fn main() -> ExitCode {
         Errand::Setup(args) => setup::run(&args, &ui),
         Errand::Demo(args) => demo::run(&args, &ui),
         Errand::Test(args) => test::run(&args, &ui),
+        Errand::Bench { names, json } => bench::main(&Ui { json, quiet: false }, &names),
         Errand::CleanRoom(args) => clean_room::run(&args, &ui),
     };
     report(&ui, outcome)

@@ -47,6 +47,34 @@ pub const KVM: Family = Family {
     ],
 };
 
+/// What the tool of this name does, in one line; a name that is not in the catalog does not compile where this is
+/// used in a constant.
+pub const fn about(name: &str) -> &'static str {
+    let mut family = 0;
+    while family < FAMILIES.len() {
+        let tools = FAMILIES[family].tools;
+        let mut tool = 0;
+        while tool < tools.len() {
+            if same(tools[tool].name, name) {
+                return tools[tool].about;
+            }
+            tool += 1;
+        }
+        family += 1;
+    }
+    panic!("no such tool in the catalog")
+}
+
+/// `a == b`, which is not const for str yet.
+const fn same(a: &str, b: &str) -> bool {
+    let (a, b) = (a.as_bytes(), b.as_bytes());
+    let mut at = 0;
+    while at < a.len() && at < b.len() && a[at] == b[at] {
+        at += 1;
+    }
+    at == a.len() && at == b.len()
+}
+
 /// Every family.
 pub const FAMILIES: &[Family] = &[KVM];
 

@@ -12,7 +12,7 @@ use uuid::Uuid;
 use crate::store::{Consistency, Repoint};
 use crate::{Change, Probe, Result};
 
-pub use sim::SimHypervisor;
+pub use sim::{Op, SimHypervisor};
 
 /// What a domain is doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -177,6 +177,8 @@ pub struct StoreChange {
 }
 
 /// A small file in a set's state folder, made while a change is staged.
+///
+/// What is under `snapshots/TAG` in the folder goes with that snapshot; the whole folder goes with the set.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StateFile {
     /// Whose.
@@ -188,12 +190,22 @@ pub struct StateFile {
 }
 
 /// What is in a state file.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub enum StateContent {
     /// These bytes.
     Bytes(Vec<u8>),
     /// What is in another file.
     CopyOf(PathBuf),
+}
+
+/// Says how much, not what: a seed may hold secrets.
+impl std::fmt::Debug for StateContent {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            StateContent::Bytes(bytes) => write!(f, "Bytes({} bytes)", bytes.len()),
+            StateContent::CopyOf(path) => f.debug_tuple("CopyOf").field(path).finish(),
+        }
+    }
 }
 
 /// What a store can do, for people to know and for tools to choose.

@@ -97,7 +97,11 @@ impl Layout {
             return Err("a disk cannot have the size 0".into());
         }
         let too_large = || {
-            format!("a disk of {} bytes is too large for clusters of {} bytes", new.virtual_size, 1u64 << new.cluster_bits)
+            format!(
+                "a disk of {} bytes is too large for clusters of {} bytes",
+                new.virtual_size,
+                1u64 << new.cluster_bits
+            )
         };
         let size = new.virtual_size.checked_next_multiple_of(512).filter(|size| *size <= i64::MAX as u64);
         let size = size.ok_or_else(too_large)?;
@@ -171,11 +175,16 @@ fn append_names(
     header[8..20].fill(0);
     if let Some(backing) = backing {
         let name = backing.path.as_os_str().as_bytes();
-        header[8..16].copy_from_slice(&(header.len() as u64).to_be_bytes());
+        let name_offset = header.len() as u64;
+        header[8..16].copy_from_slice(&name_offset.to_be_bytes());
         header[16..20].copy_from_slice(&(name.len() as u32).to_be_bytes());
         header.extend_from_slice(name);
     }
-    if header.len() > room { Err("the backing file name does not fit in the first cluster".into()) } else { Ok(()) }
+    if header.len() > room {
+        Err("the backing file name does not fit in the first cluster".into())
+    } else {
+        Ok(())
+    }
 }
 
 fn check_backing(backing: &Backing) -> Result<(), String> {
@@ -220,7 +229,8 @@ pub fn create(path: &Path, new: &NewImage) -> Result<(), ImageError> {
         }
         Err(source) => return Err(ImageError::Io { action: "create", path: path.to_owned(), source }),
     };
-    let filled = fill(&file, new, &layout, &header).and_then(|()| if new.sync { sync(&file, path) } else { Ok(()) });
+    let filled =
+        fill(&file, new, &layout, &header).and_then(|()| if new.sync { sync(&file, path) } else { Ok(()) });
     filled.map_err(|source| {
         // Ours alone: create_new made it a moment ago.
         let _ = std::fs::remove_file(path);
@@ -230,8 +240,9 @@ pub fn create(path: &Path, new: &NewImage) -> Result<(), ImageError> {
 
 fn fill(file: &File, new: &NewImage, layout: &Layout, header: &[u8]) -> io::Result<()> {
     let cluster = 1u64 << new.cluster_bits;
-    let table: Vec<u8> =
-        (0..layout.refblocks).flat_map(|block| ((1 + layout.reftable + block) * cluster).to_be_bytes()).collect();
+    let table: Vec<u8> = (0..layout.refblocks)
+        .flat_map(|block| ((1 + layout.reftable + block) * cluster).to_be_bytes())
+        .collect();
     // The blocks stand one behind the other, so the counts of all clusters are one run.
     let counts = [0u8, 1].repeat(layout.total as usize);
     file.set_len(layout.total * cluster)?;
@@ -337,7 +348,10 @@ mod tests {
             let info = qemu("qemu-img", &["info", "--output=json", name]);
             let size = size.next_multiple_of(512);
             assert!(info.contains(&format!("\"virtual-size\": {size}")), "{info}");
-            assert!(info.contains("\"compat\": \"1.1\"") && info.contains("\"lazy-refcounts\": false"), "{info}");
+            assert!(
+                info.contains("\"compat\": \"1.1\"") && info.contains("\"lazy-refcounts\": false"),
+                "{info}"
+            );
             assert!(std::fs::metadata(&path).unwrap().blocks() * 512 <= 1 << 20, "the image is sparse");
             assert!(is_empty_overlay(&path).unwrap());
             std::fs::remove_file(&path).unwrap();
@@ -357,7 +371,17 @@ mod tests {
         qemu("qemu-io", &["-f", "qcow2", "-c", "write -P 9 64k 64k", "-c", "write -P 3 1536M 4k", name]);
         let read = qemu(
             "qemu-io",
-            &["-f", "qcow2", "-c", "read -P 7 0 64k", "-c", "read -P 9 64k 64k", "-c", "read -P 3 1536M 4k", name],
+            &[
+                "-f",
+                "qcow2",
+                "-c",
+                "read -P 7 0 64k",
+                "-c",
+                "read -P 9 64k 64k",
+                "-c",
+                "read -P 3 1536M 4k",
+                name,
+            ],
         );
         assert!(!read.contains("verification failed"), "{read}");
         assert!(qemu("qemu-img", &["check", name]).contains("No errors were found"));
@@ -399,11 +423,17 @@ mod tests {
         assert!(refusal(NewImage::disk(u64::MAX)).contains("too large"));
         assert!(refusal(NewImage { cluster_bits: 9, ..NewImage::disk(1 << 40) }).contains("too large"));
         assert!(refusal(NewImage { cluster_bits: 22, ..NewImage::disk(512) }).contains("9 to 21"));
-        assert!(refusal(NewImage { cluster_bits: 13, extended_l2: true, ..NewImage::disk(512) }).contains("16 KiB"));
+        assert!(
+            refusal(NewImage { cluster_bits: 13, extended_l2: true, ..NewImage::disk(512) })
+                .contains("16 KiB")
+        );
         assert!(refusal(NewImage::overlay(512, base("base.qcow2".into()))).contains("not absolute"));
         let long = PathBuf::from(format!("/{}", "a".repeat(1023)));
         assert!(refusal(NewImage::overlay(512, base(long.clone()))).contains("1024 bytes"));
-        let small = NewImage { cluster_bits: 9, ..NewImage::overlay(512, base(format!("/{}", "a".repeat(500)).into())) };
+        let small = NewImage {
+            cluster_bits: 9,
+            ..NewImage::overlay(512, base(format!("/{}", "a".repeat(500)).into()))
+        };
         assert!(refusal(small).contains("does not fit"));
     }
 
@@ -420,7 +450,16 @@ mod tests {
         // qemu-img's own overlay: it carries a feature name table, which must survive.
         qemu(
             "qemu-img",
-            &["create", "-qf", "qcow2", "-F", "qcow2", "-b", at("a.qcow2").to_str().unwrap(), top.to_str().unwrap()],
+            &[
+                "create",
+                "-qf",
+                "qcow2",
+                "-F",
+                "qcow2",
+                "-b",
+                at("a.qcow2").to_str().unwrap(),
+                top.to_str().unwrap(),
+            ],
         );
         qemu("qemu-io", &["-f", "qcow2", "-c", "write -P 1 0 64k", top.to_str().unwrap()]);
         let header = |path: &Path| match inspect(path).unwrap().format {

@@ -1,6 +1,9 @@
 use std::io;
 use std::path::PathBuf;
 
+use kld_core::Error;
+use kld_core::error::Trying;
+
 use super::DiskFormat;
 
 /// What is wrong with the bytes of a qcow2 header. It knows no path; [`ImageError::Header`] adds it.
@@ -183,8 +186,12 @@ impl ImageError {
                 "ELF program" | "LUKS container" => return None,
                 _ => format!("convert it first: qemu-img convert -O qcow2 {} NEW.qcow2", quoted(path)),
             },
-            ImageError::Unknown { .. } => "if it is a raw image, say so; kld never guesses that a file is raw".into(),
-            ImageError::NotAFile { kind: "symbolic link", .. } => "name the file that the link points to".into(),
+            ImageError::Unknown { .. } => {
+                "if it is a raw image, say so; kld never guesses that a file is raw".into()
+            }
+            ImageError::NotAFile { kind: "symbolic link", .. } => {
+                "name the file that the link points to".into()
+            }
             ImageError::Header { path, source: HeaderError::ExternalDataFile } => {
                 format!("make one file of it: qemu-img convert -O qcow2 {} NEW.qcow2", quoted(path))
             }
@@ -206,5 +213,23 @@ impl ImageError {
             ImageError::InUse { .. } => "stop the machine that uses it first".into(),
             _ => return None,
         })
+    }
+}
+
+impl From<ImageError> for Error {
+    fn from(error: ImageError) -> Error {
+        let hint = error.hint();
+        let told = match error {
+            ImageError::Io { action, path, source } => {
+                let what = || format!("cannot {action} {}", path.display());
+                Err::<(), _>(source).trying(what).err().unwrap_or_else(|| Error::message(what()))
+            }
+            error @ ImageError::InUse { .. } => Error::busy(error),
+            error => Error::message(error),
+        };
+        match hint {
+            Some(hint) => told.with_hint(hint),
+            None => told,
+        }
     }
 }

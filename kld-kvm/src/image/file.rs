@@ -113,7 +113,9 @@ fn look(path: &Path, format: Option<DiskFormat>) -> Result<Image, ImageError> {
             });
         }
         let header = ImageHeader::parse(&bytes, file_len).map_err(|source| match source {
-            HeaderError::Version(1) => ImageError::Foreign { path: path.to_owned(), format: "qcow version 1" },
+            HeaderError::Version(1) => {
+                ImageError::Foreign { path: path.to_owned(), format: "qcow version 1" }
+            }
             source => ImageError::Header { path: path.to_owned(), source },
         })?;
         if header.encryption != Encryption::None {
@@ -172,7 +174,8 @@ fn follow(top: Image) -> Result<Vec<Image>, ImageError> {
 }
 
 fn backing_of(image: &Image) -> Result<Option<Image>, ImageError> {
-    let Some((header, name)) = image.header().and_then(|header| Some((header, header.backing_file.as_deref()?)))
+    let Some((header, name)) =
+        image.header().and_then(|header| Some((header, header.backing_file.as_deref()?)))
     else {
         return Ok(None);
     };
@@ -285,7 +288,8 @@ pub fn foreign_format(bytes: &[u8]) -> Option<&'static str> {
         (0, b"LUKS\xba\xbe", "LUKS container"),
         (0x8001, b"CD001", "ISO 9660"),
     ];
-    let known = MAGICS.iter().find(|(at, magic, _)| bytes.get(*at..).is_some_and(|rest| rest.starts_with(magic)));
+    let known =
+        MAGICS.iter().find(|(at, magic, _)| bytes.get(*at..).is_some_and(|rest| rest.starts_with(magic)));
     known.map(|(.., name)| *name)
 }
 
@@ -312,7 +316,8 @@ fn open(path: &Path, write: bool) -> Result<(File, Metadata), ImageError> {
     // have come to mean another file in between.
     regular(path, std::fs::symlink_metadata(path).map_err(io_error)?.file_type())?;
     let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
-    let file = OpenOptions::new().read(true).write(write).custom_flags(flags.bits()).open(path).map_err(io_error)?;
+    let file =
+        OpenOptions::new().read(true).write(write).custom_flags(flags.bits()).open(path).map_err(io_error)?;
     let metadata = file.metadata().map_err(io_error)?;
     regular(path, metadata.file_type())?;
     Ok((file, metadata))
@@ -406,20 +411,28 @@ mod tests {
         let root = folder.path();
         overlay(&root.join("a"), b"b", b"qcow2");
         overlay(&root.join("b"), b"./a", b"qcow2");
-        assert_eq!(message(chain(&root.join("a")), root), "the backing chain of 'DIR/a' comes back to 'DIR/./a'");
+        assert_eq!(
+            message(chain(&root.join("a")), root),
+            "the backing chain of 'DIR/a' comes back to 'DIR/./a'"
+        );
 
         create(&root.join("0"), &NewImage::disk(1 << 20)).unwrap();
         for number in 1..=MAX_CHAIN {
             overlay(&root.join(number.to_string()), (number - 1).to_string().as_bytes(), b"qcow2");
         }
         assert_eq!(chain(&root.join("63")).unwrap().len(), MAX_CHAIN);
-        assert_eq!(message(chain(&root.join("64")), root), "the backing chain of 'DIR/64' is longer than 64 files");
+        assert_eq!(
+            message(chain(&root.join("64")), root),
+            "the backing chain of 'DIR/64' is longer than 64 files"
+        );
     }
 
     #[test]
     fn protocols_and_json_are_no_files() {
         let folder = tempfile::tempdir().unwrap();
-        for (number, name) in ["nbd://host/x", "json:{\"driver\":\"raw\"}", "https://h/x", "file:/x"].iter().enumerate() {
+        for (number, name) in
+            ["nbd://host/x", "json:{\"driver\":\"raw\"}", "https://h/x", "file:/x"].iter().enumerate()
+        {
             let path = folder.path().join(number.to_string());
             overlay(&path, name.as_bytes(), b"raw");
             assert!(matches!(chain(&path), Err(ImageError::BackingProtocol { .. })), "{name}");

@@ -181,19 +181,15 @@ impl ImageHeader {
         let long = |at| be64(bytes, at).ok_or(HeaderError::Truncated("header"));
 
         let cluster_bits = word(20)?;
-        check(
-            (9..=21).contains(&cluster_bits),
-            "cluster_bits",
-            cluster_bits.into(),
-            "an image has 9 to 21",
-        )?;
+        check((9..=21).contains(&cluster_bits), "cluster_bits", cluster_bits.into(), "an image has 9 to 21")?;
         let cluster = 1u64 << cluster_bits;
 
-        let (incompatible, compatible_features, autoclear_features, refcount_order, header_length) = if version == 2 {
-            (0, 0, 0, 4, V2_LENGTH)
-        } else {
-            (long(72)?, long(80)?, long(88)?, word(96)?, word(100)? as usize)
-        };
+        let (incompatible, compatible_features, autoclear_features, refcount_order, header_length) =
+            if version == 2 {
+                (0, 0, 0, 4, V2_LENGTH)
+            } else {
+                (long(72)?, long(80)?, long(88)?, word(96)?, word(100)? as usize)
+            };
         if incompatible & !INCOMPAT_KNOWN != 0 {
             return Err(HeaderError::UnknownFeatures(incompatible & !INCOMPAT_KNOWN));
         }
@@ -218,8 +214,7 @@ impl ImageHeader {
             "extended L2 entries need at least 14",
         )?;
 
-        let compression_type =
-            if version == 3 && header_length > V3_LENGTH { bytes[V3_LENGTH] } else { 0 };
+        let compression_type = if version == 3 && header_length > V3_LENGTH { bytes[V3_LENGTH] } else { 0 };
         let compression = match (compression_type, incompatible & INCOMPAT_COMPRESSION != 0) {
             (0, false) => Compression::Zlib,
             (1, true) => Compression::Zstd,
@@ -245,7 +240,12 @@ impl ImageHeader {
         };
 
         let virtual_size = long(24)?;
-        check(virtual_size <= i64::MAX as u64, "size", virtual_size, "no disk is larger than 2^63 - 1 bytes")?;
+        check(
+            virtual_size <= i64::MAX as u64,
+            "size",
+            virtual_size,
+            "no disk is larger than 2^63 - 1 bytes",
+        )?;
         let (l1_size, l1_table_offset) = (word(36)?, long(40)?);
         let l1_bytes = u64::from(l1_size) * 8;
         check(l1_bytes <= MAX_L1_BYTES, "l1_size", l1_size.into(), "an L1 table has at most 32 MiB")?;
@@ -298,8 +298,7 @@ impl ImageHeader {
                 "a name has at most 1023 bytes and ends in the first cluster",
             )?;
             let (start, length) = (name_offset as usize, name_size as usize);
-            let name =
-                bytes.get(start..start + length).ok_or(HeaderError::Truncated("backing file name"))?;
+            let name = bytes.get(start..start + length).ok_or(HeaderError::Truncated("backing file name"))?;
             if name.contains(&0) {
                 return Err(HeaderError::BackingName("it holds a NUL byte"));
             }
@@ -315,7 +314,8 @@ impl ImageHeader {
             .iter()
             .find(|extension| extension.kind == EXT_BACKING_FORMAT)
             .map(|extension| OsStr::from_bytes(&extension.data).to_owned());
-        let area_end = extensions_end.max((name_offset + u64::from(name_size)) as usize * usize::from(name_offset != 0));
+        let area_end =
+            extensions_end.max((name_offset + u64::from(name_size)) as usize * usize::from(name_offset != 0));
 
         Ok(ImageHeader {
             version,
@@ -473,7 +473,10 @@ mod tests {
         assert_eq!(refusal(b"KDMV"), "it does not begin with the qcow2 magic");
         assert_eq!(refusal(&with(7, &[1])), "its qcow version is 1, and only 2 and 3 are known");
         assert_eq!(refusal(&overlay()[..80]), "it ends in the middle of the header");
-        assert_eq!(refusal(&with(20, &8u32.to_be_bytes())), "its cluster_bits is 8, but an image has 9 to 21");
+        assert_eq!(
+            refusal(&with(20, &8u32.to_be_bytes())),
+            "its cluster_bits is 8, but an image has 9 to 21"
+        );
         assert_eq!(refusal(&with(79, &[4])), "its data is in an external data file");
         assert_eq!(refusal(&with(78, &[1])), "it uses unknown incompatible features (bits 0x100)");
         assert!(refusal(&with(24, &[0x80])).starts_with("its size is "));

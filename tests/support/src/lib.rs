@@ -8,6 +8,7 @@
 pub mod apt;
 pub mod guest;
 pub mod host;
+pub mod kill;
 pub mod root;
 pub mod tool;
 

@@ -82,6 +82,7 @@ pub fn redact(text: &str) -> String {
             (r"/[^\s'\x22]*?/kld-[A-Za-z0-9]{6}\b", "[host]"),
             (r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b", "[uuid]"),
             (r"\b[0-9a-f]{2}(:[0-9a-f]{2}){5}\b", "[mac]"),
+            (r"\.[0-9a-f]{8}\.qcow2\b", ".[id].qcow2"),
             (r"\b\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}:\d{2}(\.\d+)?(Z|[+-]\d{2}:?\d{2})?", "[time]"),
             (r"\b(process|pid) \d+\b", "$1 [pid]"),
             (r"\b\d+(\.\d+)? (us|ms|s|seconds)\b", "[duration]"),
@@ -97,8 +98,25 @@ fn program(tool: &str) -> &str {
     kld_catalog::find(tool).map_or(tool, |(family, _)| family.program)
 }
 
-/// Where cargo puts this build's programs: beside the running test or xtask.
+/// The names of all of kld's tools.
+pub fn names() -> Vec<&'static str> {
+    kld_catalog::FAMILIES.iter().flat_map(|family| family.tools).map(|tool| tool.name).collect()
+}
+
+static TOOLS: std::sync::OnceLock<PathBuf> = std::sync::OnceLock::new();
+
+/// From now on the tools are those in this folder, such as a release build's; only the first call counts.
+pub fn use_tools_of(folder: &Path) {
+    let _ = TOOLS.set(folder.to_path_buf());
+}
+
+/// Where the tools are that are run.
 pub fn built() -> PathBuf {
+    TOOLS.get().cloned().unwrap_or_else(built_here)
+}
+
+/// Where cargo puts this build's programs: beside the running test or xtask.
+pub fn built_here() -> PathBuf {
     let mine = std::env::current_exe().expect("this program has a path");
     let folder = mine.parent().expect("a program is in a folder");
     match folder.file_name() {
@@ -112,14 +130,21 @@ pub fn built() -> PathBuf {
 /// # Panics
 /// Where the program is not built.
 pub fn link(bin: &Path, tool: &str) -> PathBuf {
-    let target = built().join(program(tool));
+    link_to(bin, tool, &built().join(program(tool)))
+}
+
+/// A link to a program under a tool's name.
+///
+/// # Panics
+/// Where the program is not built.
+pub fn link_to(bin: &Path, tool: &str, target: &Path) -> PathBuf {
     assert!(
         target.is_file(),
         "{} is not built: run cargo build --workspace --bins, or cargo xtask test",
         target.display()
     );
     let link = bin.join(tool);
-    match std::os::unix::fs::symlink(&target, &link) {
+    match std::os::unix::fs::symlink(target, &link) {
         Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
             panic!("cannot make {}: {error}", link.display())
         }

@@ -1,0 +1,63 @@
+//! Which hypervisor and which volume store serve the tools, by the configuration and by what the host has.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use kld_core::config::Config;
+use kld_core::hypervisor::Hypervisor;
+use kld_core::store::VolumeStore;
+use kld_core::tool::Context;
+use kld_core::{Error, Result};
+use kld_kvm::libvirt::Libvirt;
+use kld_kvm::machine::Machines;
+use kld_kvm::store::DirStore;
+
+/// A backend's name and how it is made.
+type Factory<T> = (&'static str, fn(&Config) -> Result<Arc<T>>);
+
+/// Every hypervisor.
+const HYPERVISORS: &[Factory<dyn Hypervisor>] = &[("libvirt", |config| Ok(Arc::new(libvirt(config)?)))];
+
+/// Every volume store, the preferred one first.
+pub const STORES: &[Factory<dyn VolumeStore>] =
+    &[("dir", |config| Ok(Arc::new(DirStore::new(absolute(config, "store-root")?))))];
+
+/// libvirt, as the configuration has it.
+pub fn libvirt(config: &Config) -> Result<Libvirt> {
+    let seconds = config.get("libvirt-timeout");
+    let seconds = seconds.parse().ok().filter(|seconds| (1..=3600).contains(seconds)).ok_or_else(|| {
+        Error::usage(format!("libvirt-timeout is '{}'", seconds.escape_debug())).with_hint("write seconds, 1 to 3600")
+    })?;
+    Ok(Libvirt::new(config.get("libvirt-uri"), Duration::from_secs(seconds), &absolute(config, "state-dir")?))
+}
+
+/// The machines of this host.
+pub fn machines(context: &Context) -> Result<Machines> {
+    let config = &context.config;
+    let hypervisor = by_name("hypervisor", config.get("hypervisor"), HYPERVISORS)?(config)?;
+    let store = match config.get("store") {
+        // What the host has: the first that serves.
+        "" => STORES[0].1(config)?,
+        name => by_name("store", name, STORES)?(config)?,
+    };
+    let ui = context.ui;
+    let machines = Machines::new(hypervisor, store, absolute(config, "state-dir")?, context.tool);
+    Ok(machines.on_recovery(move |recovered| ui.note(recovered)))
+}
+
+fn by_name<T: ?Sized>(what: &str, name: &str, table: &[Factory<T>]) -> Result<fn(&Config) -> Result<Arc<T>>> {
+    let names = || table.iter().map(|(name, _)| *name);
+    table.iter().find(|(known, _)| *known == name).map(|(_, make)| *make).ok_or_else(|| {
+        Error::usage(format!("there is no {what} '{}'", name.escape_debug()))
+            .with_hint(format!("known here: {}", names().collect::<Vec<_>>().join(", ")))
+    })
+}
+
+fn absolute(config: &Config, name: &str) -> Result<PathBuf> {
+    let path = Path::new(config.get(name));
+    match path.is_absolute() {
+        true => Ok(path.to_path_buf()),
+        false => Err(Error::usage(format!("{name} is '{}', which is not an absolute path", path.display()))),
+    }
+}

@@ -1,0 +1,192 @@
+//! The hypervisor that is libvirt.
+//!
+//! The connection is opened by the first call that needs it, belongs to one thread, and no call waits longer
+//! for it than its time limit. Definitions that libvirt gives are the inactive ones with their secrets: what
+//! the next start uses, fit to be defined again.
+
+mod address;
+mod domains;
+mod kvm;
+pub mod lazy;
+mod life;
+mod probes;
+mod switch;
+mod tell;
+mod worker;
+
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use kld_core::hypervisor::{Address, DomainRecord, Hypervisor, HypervisorCapabilities};
+use kld_core::store::{Consistency, Repoint};
+use kld_core::{Change, Error, Probe, Result};
+use uuid::Uuid;
+use virt::connect::Connect;
+use virt::domain::Domain;
+use virt::error::{Error as VirtError, ErrorNumber};
+
+use worker::Worker;
+
+/// What is added to the time limit where the daemon itself waits: for an emulator to start or to end, or for a
+/// guest to freeze its file systems.
+const DEED: Duration = Duration::from_secs(60);
+
+/// libvirt at one URI.
+pub struct Libvirt {
+    worker: Worker,
+    uri: String,
+    timeout: Duration,
+    state_dir: PathBuf,
+    kvm: OnceLock<kvm::Kvm>,
+}
+
+impl Libvirt {
+    /// libvirt at `uri` (such as `qemu:///system`), which is not contacted before it is needed. No call waits
+    /// longer than `timeout` for the daemon, and a minute more where the daemon waits for an emulator. What was
+    /// found out about hardware virtualisation is remembered in `state_dir` until the next boot.
+    pub fn new(uri: &str, timeout: Duration, state_dir: &Path) -> Self {
+        Libvirt {
+            worker: Worker::new(uri),
+            uri: uri.to_string(),
+            timeout,
+            state_dir: state_dir.to_path_buf(),
+            kvm: OnceLock::new(),
+        }
+    }
+
+    /// The domain type for new machines: `kvm`, or `qemu` (software emulation) where guests do not run under
+    /// KVM here.
+    pub fn guest_kind(&self) -> &'static str {
+        if self.kvm().is_ok_and(|kvm| kvm.runs_guests) { "kvm" } else { "qemu" }
+    }
+
+    /// What serves here and what does not: the daemon, hardware virtualisation, the default network.
+    pub fn probes(&self) -> Vec<Probe> {
+        probes::all(self)
+    }
+
+    /// Runs `deed` on the connection's thread.
+    fn call<T: Send + 'static>(
+        &self,
+        limit: Duration,
+        deed: impl FnOnce(&Connect) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        self.worker.call(limit, deed)
+    }
+
+    /// Runs `deed` on a domain; `None` where there is none, or where it goes away meanwhile. `what` is a verb
+    /// for the error.
+    fn on<T: Send + 'static>(
+        &self,
+        uuid: Uuid,
+        what: &'static str,
+        limit: Duration,
+        deed: impl FnOnce(&Domain) -> Result<T, VirtError> + Send + 'static,
+    ) -> Result<Option<T>> {
+        self.call(limit, move |connect| {
+            let domain = match Domain::lookup_by_uuid(connect, uuid) {
+                Ok(domain) => domain,
+                Err(error) => {
+                    return absent(error)
+                        .map_err(|error| tell::failure(format!("cannot {what} {uuid}"), &error));
+                }
+            };
+            let name = || domain.get_name().unwrap_or_else(|_| uuid.to_string());
+            match deed(&domain) {
+                Ok(value) => Ok(Some(value)),
+                Err(error) => {
+                    absent(error).map_err(|error| tell::failure(format!("cannot {what} {}", name()), &error))
+                }
+            }
+        })
+    }
+}
+
+/// A domain that is not there is no failure.
+fn absent<T>(error: VirtError) -> Result<Option<T>, VirtError> {
+    if error.code() == ErrorNumber::NoDomain { Ok(None) } else { Err(error) }
+}
+
+fn no_machine(uuid: Uuid) -> Error {
+    Error::message(format!("libvirt knows no machine with the UUID {uuid}"))
+        .with_hint("`kvm-list` shows those it knows")
+}
+
+/// A C string must not hold a zero byte, and the bindings panic on one.
+fn check_text(what: &str, text: &str) -> Result<()> {
+    if text.contains('\0') {
+        return Err(Error::usage(format!("{what} contains a zero byte")));
+    }
+    Ok(())
+}
+
+impl Hypervisor for Libvirt {
+    fn name(&self) -> &'static str {
+        "libvirt"
+    }
+
+    fn capabilities(&self) -> HypervisorCapabilities {
+        HypervisorCapabilities { live_switch: true, hardware: self.guest_kind() == "kvm" }
+    }
+
+    fn probe(&self) -> Probe {
+        probes::daemon(self)
+    }
+
+    fn domains(&self) -> Result<Vec<DomainRecord>> {
+        self.call(self.timeout, domains::all)
+    }
+
+    fn domain(&self, name: &str) -> Result<Option<DomainRecord>> {
+        check_text("the machine's name", name)?;
+        let name = name.to_string();
+        self.call(self.timeout, move |connect| domains::found(Domain::lookup_by_name(connect, &name), &name))
+    }
+
+    fn domain_by_uuid(&self, uuid: Uuid) -> Result<Option<DomainRecord>> {
+        self.call(self.timeout, move |connect| {
+            domains::found(Domain::lookup_by_uuid(connect, uuid), &uuid.to_string())
+        })
+    }
+
+    fn define(&self, definition: &str) -> Result<Uuid> {
+        check_text("the definition", definition)?;
+        let definition = definition.to_string();
+        self.call(self.timeout, move |connect| domains::define(connect, &definition))
+    }
+
+    fn undefine(&self, uuid: Uuid) -> Result<Change<()>> {
+        let gone = self.on(uuid, "forget the machine", self.timeout, domains::undefine)?;
+        Ok(gone.unwrap_or(Change::Unchanged(())))
+    }
+
+    fn start(&self, uuid: Uuid) -> Result<Change<()>> {
+        life::start(self, uuid)
+    }
+
+    fn shutdown(&self, uuid: Uuid, patience: Duration) -> Result<Change<()>> {
+        life::shutdown(self, uuid, patience)
+    }
+
+    fn power_off(&self, uuid: Uuid) -> Result<Change<()>> {
+        life::power_off(self, uuid)
+    }
+
+    fn switch_disks(&self, uuid: Uuid, repoints: &[Repoint]) -> Result<Consistency> {
+        switch::switch(self, uuid, repoints)
+    }
+
+    fn network(&self, name: &str) -> Result<Option<bool>> {
+        probes::network(self, name)
+    }
+
+    fn addresses(&self, uuid: Uuid) -> Result<Vec<Address>> {
+        self.on(uuid, "ask for the addresses of", self.timeout, address::known)?
+            .ok_or_else(|| no_machine(uuid))
+    }
+
+    fn console(&self, uuid: Uuid) -> Result<PathBuf> {
+        life::console(self, uuid)
+    }
+}

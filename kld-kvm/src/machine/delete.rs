@@ -1,0 +1,162 @@
+//! Deleting: everything that a machine took is freed, and nothing else.
+
+use kld_core::lock::Lock;
+use kld_core::store::Set;
+use kld_core::{Error, MachineName, Plan, Result};
+use serde::Serialize;
+use uuid::Uuid;
+
+use super::work::{Undefine, Work};
+use super::{Machines, add_store_steps};
+
+/// What is to happen to the clones of a machine that is deleted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Clones {
+    /// A machine with clones is not deleted.
+    #[default]
+    Refuse,
+    /// They stay, and stand without it.
+    Promote,
+    /// They are deleted too, and theirs.
+    Delete,
+}
+
+/// What is to be deleted.
+#[derive(Debug, Clone)]
+pub struct DeleteRequest {
+    /// The machines.
+    pub names: Vec<MachineName>,
+    /// Turn off those that run.
+    pub force: bool,
+    /// What happens to their clones.
+    pub clones: Clones,
+}
+
+/// What a deletion did.
+#[derive(Debug, Clone, Serialize)]
+pub struct DeleteReport {
+    /// The machines that are gone, clones before what they stood on.
+    pub deleted: Vec<MachineName>,
+    /// The clones that stand alone now.
+    pub promoted: Vec<MachineName>,
+}
+
+/// One machine on its way out: its domain, its set, or what there is of the two.
+struct Victim {
+    name: MachineName,
+    domain: Option<Uuid>,
+    set: Option<Set>,
+    promoted: Vec<MachineName>,
+}
+
+impl Machines {
+    /// What [`delete`](Self::delete) would do, refusals included.
+    pub fn plan_delete(&self, request: &DeleteRequest) -> Result<Plan> {
+        let victims = self.victims(request)?;
+        let names: Vec<&str> = victims.iter().map(|victim| victim.name.as_str()).collect();
+        let mut plan = Plan::new(format!("delete {}", names.join(", ")));
+        for victim in &victims {
+            self.describe(victim, &mut plan)?;
+        }
+        Ok(plan)
+    }
+
+    /// Deletes machines with their volumes, snapshots and state.
+    ///
+    /// # Errors
+    /// [`Error::Refused`], before anything is touched, where one runs or has clones and the request does not say what
+    /// to do about it.
+    pub fn delete(&self, request: &DeleteRequest) -> Result<DeleteReport> {
+        let mut locks = self.lock(&request.names, &[])?;
+        let victims = self.victims(request)?;
+        let further = victims.iter().map(|victim| &victim.name).filter(|name| !request.names.contains(name));
+        locks.extend(Lock::take_all(&self.state_dir, further, &self.tool, std::time::Duration::ZERO)?);
+        let mut report = DeleteReport { deleted: Vec::new(), promoted: Vec::new() };
+        for victim in victims {
+            self.delete_one(&victim, request.force)?;
+            report.promoted.extend(victim.promoted);
+            report.deleted.push(victim.name);
+        }
+        report.promoted.retain(|name| !report.deleted.contains(name));
+        Ok(report)
+    }
+
+    /// The machines to delete, clones first, after every reason to refuse was looked for.
+    fn victims(&self, request: &DeleteRequest) -> Result<Vec<Victim>> {
+        let mut victims = Vec::new();
+        for name in &request.names {
+            self.collect(name, request, &mut victims)?;
+        }
+        Ok(victims)
+    }
+
+    fn collect(&self, name: &MachineName, request: &DeleteRequest, victims: &mut Vec<Victim>) -> Result<()> {
+        if victims.iter().any(|victim| victim.name == *name) {
+            return Ok(());
+        }
+        let (domain, set) = match self.hypervisor.domain(name.as_str())? {
+            Some(record) => {
+                if record.state.is_active() && !request.force {
+                    return Err(Error::refused(format!("{name} is {}", record.state))
+                        .with_hint(format!("stop it first (kvm-stop {name}), or add --force to take its power away")));
+                }
+                let machine = self.assemble(name, record)?;
+                (Some(machine.record.uuid), Some(machine.set))
+            }
+            None => (None, self.store.set(name)?),
+        };
+        let clones = match &set {
+            Some(set) => self.store.clones(set)?,
+            None if domain.is_none() => return Err(self.no_such(name)),
+            None => Vec::new(),
+        };
+        let staying: Vec<MachineName> = clones.into_iter().filter(|clone| !request.names.contains(clone)).collect();
+        let mut promoted = Vec::new();
+        match request.clones {
+            _ if staying.is_empty() => {}
+            Clones::Delete => staying.iter().try_for_each(|clone| self.collect(clone, request, victims))?,
+            Clones::Promote => promoted = staying,
+            Clones::Refuse => {
+                let names: Vec<&str> = staying.iter().map(MachineName::as_str).collect();
+                return Err(Error::refused(format!("{name} has clones: {}", names.join(", "))).with_hint(
+                    "add --promote to let them stand without it, or --recursive to delete them too",
+                ));
+            }
+        }
+        victims.push(Victim { name: name.clone(), domain, set, promoted });
+        Ok(())
+    }
+
+    fn describe(&self, victim: &Victim, plan: &mut Plan) -> Result<()> {
+        if let Some(uuid) = victim.domain {
+            plan.step("undefine", &victim.name, format!("uuid {uuid}"));
+        }
+        for clone in &victim.promoted {
+            plan.step("promote", clone, format!("stands without {}", victim.name));
+        }
+        if let Some(set) = &victim.set {
+            add_store_steps(plan, &self.store.plan_delete(set)?);
+        }
+        Ok(())
+    }
+
+    fn delete_one(&self, victim: &Victim, force: bool) -> Result<()> {
+        if !self.store.capabilities().shared_bases {
+            victim.promoted.iter().try_for_each(|clone| self.promote(clone))?;
+        }
+        let set = victim.set.as_ref().ok_or_else(|| self.no_such(&victim.name))?;
+        let undefine = victim.domain.map(|uuid| Undefine { uuid, force }).into_iter().collect();
+        let work = Work { undefine, ..Work::new(self.store.plan_delete(set)?) };
+        self.carry_through(&format!("delete {}", victim.name), std::slice::from_ref(&victim.name), work)
+    }
+
+    /// Makes a clone stand alone.
+    fn promote(&self, name: &MachineName) -> Result<()> {
+        let machines = std::slice::from_ref(name);
+        let _lock = Lock::take_all(&self.state_dir, machines, &self.tool, std::time::Duration::ZERO)?;
+        let machine = self.find(name)?;
+        let change = self.store.plan_promote(&machine.set)?;
+        let work = Work { switch: Some(machine.record.uuid), ..Work::new(change) };
+        self.carry_out(&format!("promote {name}"), machines, work, &[]).map(drop)
+    }
+}

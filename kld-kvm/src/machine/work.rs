@@ -1,0 +1,251 @@
+//! Carrying an operation out so that a kill at any point is mended by the next run.
+//!
+//! The journal entry holds a [`Work`]. While it is [`Phase::Staging`], only things nobody uses yet are made: new
+//! files, and definitions of new domains. [`Phase::Decided`] begins where existing machines are touched. The next
+//! run undoes the first and finishes the second; each deed is safe to do twice.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use kld_core::journal::{Journal, Open, Phase};
+use kld_core::lock::Lock;
+use kld_core::store::{Consistency, StateFile, StoreChange};
+use kld_core::timing::phase;
+use kld_core::{Error, MachineName, Result, SnapshotTag, fsio};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::Machines;
+
+/// The largest file of UEFI variables that is restored.
+const LARGEST_NVRAM: u64 = 64 << 20;
+
+/// Everything that one operation does, as it stands in the journal.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Work {
+    /// What the store does.
+    pub change: StoreChange,
+    /// Domains that come to be; undone by forgetting them.
+    pub define: Vec<NewDomain>,
+    /// Machines whose disks move as the change's repoints say, by their UUID.
+    pub switch: Option<Uuid>,
+    /// Definitions of existing machines that are replaced.
+    pub redefine: Vec<String>,
+    /// Files that are put back: from a snapshot to where the machine has them.
+    pub restore: Vec<Restore>,
+    /// Domains that are turned off and forgotten.
+    pub undefine: Vec<Undefine>,
+    /// The snapshot whose consistency is known only when the disks have been switched.
+    pub snapshot: Option<SnapshotTag>,
+}
+
+/// A domain to be made.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct NewDomain {
+    pub uuid: Uuid,
+    pub definition: String,
+}
+
+/// A domain to be forgotten; turned off first only where `force` says so.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Undefine {
+    pub uuid: Uuid,
+    pub force: bool,
+}
+
+/// A file to be put back.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Restore {
+    pub from: PathBuf,
+    pub to: PathBuf,
+}
+
+/// An interrupted operation that was mended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Recovered {
+    /// The operation, such as `clone template to web-5`.
+    pub title: String,
+    /// True where it was finished, false where it was undone.
+    pub finished: bool,
+}
+
+impl std::fmt::Display for Recovered {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let deed = if self.finished { "finished" } else { "undid" };
+        write!(f, "{deed} what a killed run had begun: {}", self.title)
+    }
+}
+
+impl Work {
+    /// Work that is only the store's.
+    pub(super) fn new(change: StoreChange) -> Self {
+        Work {
+            change,
+            define: Vec::new(),
+            switch: None,
+            redefine: Vec::new(),
+            restore: Vec::new(),
+            undefine: Vec::new(),
+            snapshot: None,
+        }
+    }
+}
+
+impl Machines {
+    /// Carries `work` out. The caller holds the locks of `machines`.
+    ///
+    /// Returns how the disks of a switched machine fit together.
+    pub(super) fn carry_out(
+        &self,
+        title: &str,
+        machines: &[MachineName],
+        work: Work,
+        files: &[StateFile],
+    ) -> Result<Option<Consistency>> {
+        let mut entry = phase("journal", || self.journal().begin(title, machines, Phase::Staging, work))?;
+        let staged = self.stage(&entry.entry().work, files).and_then(|()| phase("journal", || entry.decide()));
+        if let Err(error) = staged {
+            return Err(self.back_out(entry, error));
+        }
+        let mut touched = false;
+        match self.finish(&entry.entry().work, &mut touched) {
+            Ok(consistency) => entry.close().map(|()| consistency),
+            Err(error) if !touched => Err(self.back_out(entry, error)),
+            Err(error) => Err(unfinished(error, title)),
+        }
+    }
+
+    /// Carries out work that cannot be undone half-way, such as a deletion: a killed run is always finished.
+    pub(super) fn carry_through(&self, title: &str, machines: &[MachineName], work: Work) -> Result<()> {
+        let entry = self.journal().begin(title, machines, Phase::Decided, work)?;
+        let mut touched = false;
+        match self.finish(&entry.entry().work, &mut touched) {
+            Ok(_) => entry.close(),
+            Err(error) if !touched => {
+                entry.close()?;
+                Err(error)
+            }
+            Err(error) => Err(unfinished(error, title)),
+        }
+    }
+
+    /// Mends what killed runs left behind, and says what it did. Operations under way are left alone.
+    pub fn recover(&self) -> Result<Vec<Recovered>> {
+        let mut mended = Vec::new();
+        for open in self.journal().left_behind::<Work>()? {
+            let machines = &open.entry().machines;
+            let locks = match Lock::take_all(&self.state_dir, machines, &self.tool, Duration::ZERO) {
+                Ok(locks) => locks,
+                Err(Error::Busy { .. }) => continue,
+                Err(error) => return Err(error),
+            };
+            // Read again under the locks: its run may have ended well, or gone on, since we looked.
+            if let Some(open) = open.reread()? {
+                mended.push(self.mend(open)?);
+            }
+            drop(locks);
+        }
+        mended.iter().for_each(|recovered| (self.notice)(recovered));
+        Ok(mended)
+    }
+
+    fn mend(&self, open: Open<Work>) -> Result<Recovered> {
+        let entry = open.entry();
+        let recovered = Recovered { title: entry.title.clone(), finished: entry.phase == Phase::Decided };
+        let mut touched = false;
+        let outcome = match entry.phase {
+            Phase::Staging => self.undo(&entry.work),
+            Phase::Decided => self.finish(&entry.work, &mut touched).map(drop),
+        };
+        match outcome {
+            Ok(()) => open.close().map(|()| recovered),
+            // The machine to be deleted was started since: whoever did that wants it.
+            Err(Error::Refused { .. }) if !touched => {
+                open.close().map(|()| Recovered { finished: false, ..recovered })
+            }
+            Err(error) => {
+                let deed = if recovered.finished { "finish" } else { "undo" };
+                let what = format!("cannot {deed} what a killed run had begun ({})", recovered.title);
+                let hint = error.hint().map(str::to_string);
+                let error = Error::failed(what, error);
+                Err(match hint {
+                    Some(hint) => error.with_hint(hint),
+                    None => error,
+                })
+            }
+        }
+    }
+
+    /// True where a killed run has left work on one of these machines.
+    pub(super) fn is_interrupted(&self, names: &BTreeSet<&MachineName>) -> Result<bool> {
+        let left = self.journal().left_behind::<Work>()?;
+        Ok(left.iter().any(|open| open.entry().machines.iter().any(|name| names.contains(name))))
+    }
+
+    fn journal(&self) -> Journal {
+        Journal::new(&self.state_dir)
+    }
+
+    fn stage(&self, work: &Work, files: &[StateFile]) -> Result<()> {
+        phase("stage files", || self.store.stage(&work.change, files))?;
+        let define = |domain: &NewDomain| phase("define", || self.hypervisor.define(&domain.definition)).map(drop);
+        work.define.iter().try_for_each(define)
+    }
+
+    fn undo(&self, work: &Work) -> Result<()> {
+        work.define.iter().try_for_each(|domain| self.hypervisor.undefine(domain.uuid).map(drop))?;
+        self.store.revert(&work.change)
+    }
+
+    /// Undoes what was staged; the error to report is the one that led here.
+    fn back_out(&self, entry: Open<Work>, error: Error) -> Error {
+        match self.undo(&entry.entry().work).and_then(|()| entry.close()) {
+            Ok(()) => error,
+            Err(second) => error.with_hint(format!(
+                "undoing it failed as well ({second}); the next kvm tool that changes something tries again"
+            )),
+        }
+    }
+
+    fn finish(&self, work: &Work, touched: &mut bool) -> Result<Option<Consistency>> {
+        let mut consistency = None;
+        let mut change = work.change.clone();
+        if let Some(uuid) = work.switch.filter(|_| !change.repoints.is_empty()) {
+            let reached = phase("switch disks", || self.hypervisor.switch_disks(uuid, &change.repoints))?;
+            *touched = true;
+            consistency = Some(reached);
+            if let Some(tag) = &work.snapshot {
+                let snapshots = change.sets.iter_mut().flat_map(|set| &mut set.snapshots);
+                snapshots.filter(|snapshot| snapshot.tag == *tag).for_each(|snapshot| snapshot.consistency = reached);
+            }
+        }
+        for definition in &work.redefine {
+            self.hypervisor.define(definition)?;
+            *touched = true;
+        }
+        for Restore { from, to } in &work.restore {
+            if let Some(bytes) = fsio::read_bytes(from, LARGEST_NVRAM)? {
+                fsio::replace(to, &bytes, 0o600)?;
+                *touched = true;
+            }
+        }
+        for Undefine { uuid, force } in &work.undefine {
+            if let Some(domain) = self.hypervisor.domain_by_uuid(*uuid)?.filter(|domain| domain.state.is_active()) {
+                if !force {
+                    let message = format!("{} is {}: it was started after it was to be deleted", domain.name, domain.state);
+                    return Err(Error::refused(message).with_hint("stop it first, or delete it with --force"));
+                }
+                self.hypervisor.power_off(*uuid)?;
+            }
+            *touched |= self.hypervisor.undefine(*uuid)?.is_changed();
+        }
+        phase("commit", || self.store.commit(&change))?;
+        Ok(consistency)
+    }
+}
+
+fn unfinished(error: Error, title: &str) -> Error {
+    let why = error.hint().map(|hint| format!(" ({hint})")).unwrap_or_default();
+    error.with_hint(format!("'{title}' is half done; the next kvm tool that changes something finishes it{why}"))
+}
