@@ -67,13 +67,14 @@ pub fn run(args: &Args, ui: &Ui) -> Result<()> {
     place.run(ui, "kvm-start", &[&clone])?;
     let started = Instant::now();
     let said = listen(&place, ui, &clone)?;
+    let booted = started.elapsed();
     ui.line(format!("  {said}"))?;
     drop(made);
     ui.line(format!(
         "cloned in {} ms, {} taken; the clone said its name {:.1} s after its start",
         took.as_millis(),
         ByteSize::new(bytes),
-        started.elapsed().as_secs_f64()
+        booted.as_secs_f64()
     ))
 }
 

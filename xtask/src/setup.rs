@@ -32,6 +32,8 @@ const NEEDS: &[(&str, Sign)] = &[
     ("libvirt-dev", Sign::Library("libvirt")),
     ("qemu-utils", Sign::Program("qemu-img")),
     ("mmdebstrap", Sign::Program("mmdebstrap")),
+    ("mount", Sign::Program("mount")),
+    ("util-linux", Sign::Program("nsenter")),
     ("debian-archive-keyring", Sign::File("/usr/share/keyrings/debian-archive-keyring.gpg")),
 ];
 

@@ -4,6 +4,7 @@
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use kld_core::error::Trying;
@@ -64,13 +65,26 @@ pub fn cache_folder() -> PathBuf {
 impl Root {
     /// The private root, where it is there and whole.
     pub fn find() -> Option<Root> {
-        let root = Root { folder: cache_folder().join(format!("root-{}", key())) };
+        Root::find_in(&cache_folder())
+    }
+
+    fn find_in(cache: &Path) -> Option<Root> {
+        let root = Root { folder: cache.join(format!("root-{}", key())) };
         let stamp = fsio::read_text(&root.folder.join("stamp"), 64).ok()??;
         (stamp == fingerprint(&root.tree()).ok()?).then_some(root)
     }
 
     /// The private root; made, or made again where it is damaged.
     pub fn ensure(ui: &Ui) -> Result<Root> {
+        // Looked at once a process: a test that starts many hosts need not walk the tree for each.
+        static SEEN: OnceLock<Root> = OnceLock::new();
+        match SEEN.get() {
+            Some(root) => Ok(root.clone()),
+            None => Root::find_or_make(ui).map(|root| SEEN.get_or_init(|| root).clone()),
+        }
+    }
+
+    fn find_or_make(ui: &Ui) -> Result<Root> {
         let cache = cache_folder();
         fsio::create_dir_all(&cache, 0o755)?;
         let _lock = lock(&cache.join("root.lock"))?;
@@ -233,6 +247,21 @@ mod tests {
         std::fs::remove_file(dir.path().join("usr/bin/qemu")).unwrap();
         let removed = fingerprint(dir.path()).unwrap();
         assert!(whole != cut && cut != removed && whole != removed);
+    }
+
+    #[test]
+    fn a_damaged_or_unfinished_root_is_not_trusted() {
+        let cache = tempfile::tempdir().unwrap();
+        let folder = cache.path().join(format!("root-{}", key()));
+        std::fs::create_dir(&folder).unwrap();
+        std::fs::rename(tree().keep(), folder.join("tree")).unwrap();
+        assert!(Root::find_in(cache.path()).is_none(), "it has no stamp yet");
+
+        std::fs::write(folder.join("stamp"), fingerprint(&folder.join("tree")).unwrap()).unwrap();
+        assert!(Root::find_in(cache.path()).is_some());
+
+        std::fs::remove_file(folder.join("tree/usr/bin/qemu")).unwrap();
+        assert!(Root::find_in(cache.path()).is_none(), "a program is gone");
     }
 
     #[test]

@@ -6,16 +6,29 @@ mount -t devtmpfs dev /dev
 mount -t sysfs sys /sys
 while read -r module; do insmod "/modules/$module.ko"; done </modules/order
 
-# NoCloud: a volume labelled cidata, on whatever bus; optical drives take a while to be there.
-medium() { findfs LABEL=cidata || findfs LABEL=CIDATA; }
+# NoCloud: an ISO or FAT volume on whatever bus, an ISO labelled cidata. (busybox's findfs sees no volume as small as
+# these may be.) Optical drives take a while to be there.
+label() { dd if="$1" bs=8 skip=4101 count=1 2>/dev/null | tr A-Z a-z; }
+medium() {
+    for device in /dev/sr? /dev/vd? /dev/sd?; do
+        [ -b "$device" ] || continue
+        case $(label "$device") in
+        cidata*) mount -r -t iso9660 "$device" /seed || continue ;;
+        *) mount -r -t vfat "$device" /seed || continue ;;
+        esac
+        [ ! -f /seed/meta-data ] || return 0
+        umount /seed
+    done
+    return 1
+}
 tries=0
-until device=$(medium 2>/dev/null) || [ $tries -ge 100 ]; do
+until medium 2>/dev/null || [ $tries -ge 60 ]; do
     tries=$((tries + 1))
     usleep 50000
 done
 field() { sed -n "s/^[\"{ ]*$1\"*: *[\"']*\([A-Za-z0-9._-]*\).*/\1/p" /seed/meta-data | head -n 1; }
 name=localhost instance=none
-if [ -n "$device" ] && { mount -r -t iso9660 "$device" /seed || mount -r -t vfat "$device" /seed; } 2>/dev/null; then
+if [ -f /seed/meta-data ]; then
     name=$(field local-hostname) instance=$(field instance-id)
 fi
 hostname "${name:=localhost}"

@@ -10,7 +10,18 @@ fn define(host: &Host, guest: &Guest, name: &str) -> PathBuf {
         .unwrap();
     std::fs::write(seed.join("user-data"), "#cloud-config\n").unwrap();
     let iso = host.folder().join("seed.iso");
-    let args = ["-quiet", "-V", "cidata", "-J", "-R", "-o", iso.to_str().unwrap(), seed.to_str().unwrap()];
+    // As small as kld makes them, which not every reader of labels can stand.
+    let args = [
+        "-quiet",
+        "-no-pad",
+        "-V",
+        "cidata",
+        "-J",
+        "-R",
+        "-o",
+        iso.to_str().unwrap(),
+        seed.to_str().unwrap(),
+    ];
     host.inside("genisoimage", args).ok();
     std::fs::copy(guest.image(), &disk).unwrap();
     let console = host.folder().join("console");
