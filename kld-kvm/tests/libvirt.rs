@@ -1,7 +1,9 @@
 //! What libvirt does for kld, on a libvirt host of the test's own.
 
 use std::fs;
-use std::os::unix::net::UnixListener;
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -9,9 +11,10 @@ use kld_core::hypervisor::conformance::{self, Rig};
 use kld_core::hypervisor::{Hypervisor, State};
 use kld_core::probe::Verdict;
 use kld_core::store::{Consistency, Repoint, Volume, VolumeFormat};
+use kld_core::ui::Ui;
 use kld_core::{ByteSize, Error, MachineName};
 use kld_kvm::libvirt::Libvirt;
-use kld_test_support::Host;
+use kld_test_support::{Guest, Host};
 use uuid::Uuid;
 
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -39,7 +42,7 @@ impl<'a> Machine<'a> {
 
     fn definition(&self, kind: &str, os: &str, devices: &str) -> String {
         format!(
-            "<domain type='{kind}'><name>{}</name><uuid>{}</uuid><memory unit='MiB'>64</memory><vcpu>1</vcpu>
+            "<domain type='{kind}'><name>{}</name><uuid>{}</uuid><memory unit='MiB'>256</memory><vcpu>1</vcpu>
              <metadata><k:x xmlns:k='urn:test' a='1'>kept</k:x></metadata>
              <os><type arch='x86_64' machine='q35'>hvm</type>{os}</os><features><acpi/></features>
              <on_crash>preserve</on_crash>
@@ -230,6 +233,7 @@ fn a_daemon_that_was_started_again_is_found_again() {
 fn whoever_may_not_use_the_socket_is_told_how_to() {
     let host = Host::start();
     let uri = host.uri();
+    fs::set_permissions(host.folder(), fs::Permissions::from_mode(0o700)).unwrap();
     // The rights of files belong to the thread, and to those that it starts.
     let refused = std::thread::spawn(move || {
         nix::unistd::setfsuid(nix::unistd::Uid::from_raw(65534));
@@ -283,27 +287,15 @@ fn forgetting_a_machine_leaves_its_files_and_takes_libvirts_notes_of_it() {
     let os =
         format!("<loader readonly='yes' type='pflash'>{code}</loader><nvram>{}</nvram>", nvram.display());
     let machine = Machine::define(&libvirt, "qemu", &os, &disk("vda", &image));
-    let noted = host.virsh(["snapshot-create-as", &machine.name, "before", "--no-metadata"]);
-    let noted = if noted.code == Some(0) {
-        host.virsh(["snapshot-create-as", &machine.name, "before"])
-    } else {
-        noted
-    };
-    // Firmware in flash forbids internal snapshots in some versions: a note alone does.
-    if noted.code != Some(0) {
-        let note = host.store_root().join("snapshot.xml");
-        fs::write(
-            &note,
-            format!(
-                "<domainsnapshot><name>before</name><creationTime>1</creationTime><state>shutoff</state>
-                 <disks><disk name='vda' snapshot='internal'/></disks>{}</domainsnapshot>",
-                machine.next_definition()
-            ),
-        )
-        .unwrap();
-        let noted = host.virsh(["snapshot-create", &machine.name, &note.display().to_string(), "--redefine"]);
-        assert_eq!(noted.code, Some(0), "{}", noted.stderr);
-    }
+    let note = host.store_root().join("snapshot.xml");
+    let snapshot = format!(
+        "<domainsnapshot><name>before</name><creationTime>1</creationTime><state>shutoff</state>
+         <disks><disk name='vda' snapshot='internal'/></disks>{}</domainsnapshot>",
+        machine.next_definition()
+    );
+    fs::write(&note, snapshot).unwrap();
+    let noted = host.virsh(["snapshot-create", &machine.name, &note.display().to_string(), "--redefine"]);
+    assert_eq!(noted.code, Some(0), "{}", noted.stderr);
 
     assert!(libvirt.undefine(machine.uuid).unwrap().is_changed());
 
@@ -443,6 +435,114 @@ fn an_overlay_that_is_not_there_fails_and_nothing_moves() {
 
     assert!(host.virsh(["domblklist", &machine.name]).stdout.contains(&a.display().to_string()));
     assert!(machine.next_definition().contains(&format!("'{}'", a.display())));
+}
+
+/// A machine with a real guest: its disk, the channel of its agent, and its console on a socket.
+fn guest<'a>(host: &Host, libvirt: &'a Libvirt, more: &str) -> (Machine<'a>, PathBuf, PathBuf) {
+    let guest = Guest::ensure(&Ui::default()).unwrap();
+    let base = host.store_root().join(format!("{}.qcow2", Uuid::new_v4().simple()));
+    fs::copy(guest.image(), &base).unwrap();
+    let console = host.folder().join("console");
+    let devices = format!(
+        "{}<channel type='unix'><target type='virtio' name='org.qemu.guest_agent.0'/></channel>
+         <serial type='unix'><source mode='bind' path='{}'/></serial>{more}",
+        disk("vda", &base),
+        console.display()
+    );
+    let machine = Machine::define(libvirt, "qemu", "", &devices);
+    libvirt.start(machine.uuid).unwrap();
+    (machine, base, console)
+}
+
+fn wait_for(what: &str, mut ready: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(120);
+    while !ready() {
+        assert!(Instant::now() < deadline, "not within 120 s: {what}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// Logs in on a console and runs a command there.
+fn type_into(console: &Path, command: &str) {
+    let mut console = UnixStream::connect(console).unwrap();
+    for line in ["root", command] {
+        console.write_all(format!("{line}\n").as_bytes()).unwrap();
+        std::thread::sleep(Duration::from_secs(1));
+    }
+}
+
+fn signal_agent(signal: &str) -> String {
+    format!("for p in /proc/[0-9]*; do grep -q bin/agent $p/cmdline && kill -{signal} ${{p#/proc/}}; done")
+}
+
+fn agent_answers(host: &Host, machine: &Machine<'_>) -> bool {
+    let ping = ["qemu-agent-command", "--timeout", "1", &machine.name, r#"{"execute":"guest-ping"}"#];
+    host.virsh(ping).code == Some(0)
+}
+
+#[test]
+fn a_guest_with_an_agent_is_frozen_for_the_switch_has_addresses_and_shuts_down_when_asked() {
+    let host = Host::start();
+    let libvirt = connect(&host);
+    let lan = host.folder().join("lan.xml");
+    fs::write(
+        &lan,
+        "<network><name>lan</name><bridge name='lan0'/><ip address='10.9.8.1' netmask='255.255.255.0'>
+         <dhcp><range start='10.9.8.20' end='10.9.8.30'/></dhcp></ip></network>",
+    )
+    .unwrap();
+    host.virsh(["net-create", &lan.display().to_string()]).ok();
+    let (machine, base, console) = guest(
+        &host,
+        &libvirt,
+        "<interface type='network'><source network='lan'/><model type='virtio'/></interface>",
+    );
+    wait_for("the agent", || agent_answers(&host, &machine));
+
+    let over = image(&host, Some(&base));
+    let first = [repoint(&machine, "vda", &over)];
+    assert_eq!(libvirt.switch_disks(machine.uuid, &first).unwrap(), Consistency::Frozen);
+
+    // An agent that answers but cannot freeze.
+    let signal = signal_agent("KILL");
+    type_into(&console, &format!("{signal}; sed s/fsfreeze-freeze/never/ /bin/agent >/tmp/a; sh /tmp/a &"));
+    wait_for("the other agent", || {
+        let frozen = host.virsh(["domfsfreeze", &machine.name]).code == Some(0);
+        !frozen && agent_answers(&host, &machine)
+    });
+    let again = image(&host, Some(&over));
+    let second = [repoint(&machine, "vda", &again)];
+    assert_eq!(libvirt.switch_disks(machine.uuid, &second).unwrap(), Consistency::CrashConsistent);
+
+    wait_for("a lease", || !libvirt.addresses(machine.uuid).unwrap().is_empty());
+    let addresses = libvirt.addresses(machine.uuid).unwrap();
+    assert_eq!(addresses.len(), 1, "{addresses:?}");
+    assert!(addresses[0].address.to_string().starts_with("10.9.8."), "{addresses:?}");
+    assert_eq!(addresses[0].source, "lease");
+    assert!(machine.next_definition().contains(&addresses[0].mac));
+
+    assert!(libvirt.shutdown(machine.uuid, Duration::from_secs(60)).unwrap().is_changed());
+    assert_eq!(machine.state(), State::Off);
+}
+
+#[test]
+fn a_guest_whose_agent_hangs_is_switched_and_shut_down_all_the_same() {
+    let host = Host::start();
+    let libvirt = connect(&host);
+    let (machine, base, console) = guest(&host, &libvirt, "");
+    wait_for("the agent", || agent_answers(&host, &machine));
+    type_into(&console, &signal_agent("STOP"));
+    wait_for("the agent to hang", || !agent_answers(&host, &machine));
+
+    let begun = Instant::now();
+    let over = image(&host, Some(&base));
+    let consistency = libvirt.switch_disks(machine.uuid, &[repoint(&machine, "vda", &over)]).unwrap();
+    assert_eq!(consistency, Consistency::CrashConsistent);
+    assert_eq!(libvirt.addresses(machine.uuid).unwrap(), []);
+    assert!(begun.elapsed() < TIMEOUT, "{:?}", begun.elapsed());
+
+    libvirt.shutdown(machine.uuid, Duration::from_secs(60)).unwrap();
+    assert_eq!(machine.state(), State::Off);
 }
 
 #[test]

@@ -1,10 +1,47 @@
-//! `cargo xtask`: setting a machine up, and showing, testing and measuring kld on it.
+#![deny(missing_docs)]
+//! The project's own errands: `cargo xtask setup`, `demo`, `test`, `bench`, `generate`, `clean-room`.
+//!
+//! It needs Rust and a C linker only, since its first errand is to fetch the rest.
+
 mod bench;
 mod build;
+mod clean_room;
+mod demo;
+mod setup;
+mod shell;
+mod test;
 
-fn main() {
-    let args: Vec<String> = std::env::args().skip(2).collect();
-    let ui = kld_core::ui::Ui { json: args.iter().any(|a| a == "--json"), quiet: false };
-    let names: Vec<String> = args.into_iter().filter(|a| a != "--json").collect();
-    kld_core::tool::report(&ui, bench::main(&ui, &names));
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use kld_core::tool::report;
+use kld_core::ui::Ui;
+
+/// The project's own errands.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Args {
+    #[command(subcommand)]
+    errand: Errand,
+}
+
+#[derive(Subcommand)]
+enum Errand {
+    Setup(setup::Args),
+    Demo(demo::Args),
+    Test(test::Args),
+    Bench(bench::Args),
+    CleanRoom(clean_room::Args),
+}
+
+fn main() -> ExitCode {
+    let ui = Ui::default();
+    let outcome = match Args::parse().errand {
+        Errand::Setup(args) => setup::run(&args, &ui),
+        Errand::Demo(args) => demo::run(&args, &ui),
+        Errand::Test(args) => test::run(&args, &ui),
+        Errand::Bench(args) => bench::run(&args),
+        Errand::CleanRoom(args) => clean_room::run(&args, &ui),
+    };
+    report(&ui, outcome)
 }

@@ -79,8 +79,11 @@ fn show(context: &Context, report: &CloneReport, seconds: f64) -> Result<()> {
 /// The names that are written out, and the numbered ones.
 fn new_names(matches: &ArgMatches) -> Result<Vec<MachineName>> {
     let mut all = names(matches, "names")?;
-    if let (Some(count), Some(prefix)) = (matches.get_one::<u32>("count"), matches.get_one::<String>("prefix")) {
-        let numbered: Result<Vec<_>> = (1..=*count).map(|n| MachineName::parse(&format!("{prefix}{n}"))).collect();
+    if let (Some(count), Some(prefix)) =
+        (matches.get_one::<u32>("count"), matches.get_one::<String>("prefix"))
+    {
+        let numbered: Result<Vec<_>> =
+            (1..=*count).map(|n| MachineName::parse(&format!("{prefix}{n}"))).collect();
         all.extend(numbered?);
     }
     match all.is_empty() {

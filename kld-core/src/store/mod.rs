@@ -264,6 +264,11 @@ pub trait VolumeStore: Send + Sync {
     fn clones(&self, set: &Set) -> Result<Vec<MachineName>>;
     /// The space that a set takes.
     fn space(&self, set: &Set) -> Result<Space>;
+    /// The space that each of many sets takes, in their order. A store that must look at every disk to tell one
+    /// set's space does so once here.
+    fn spaces(&self, sets: &[Set]) -> Result<Vec<Space>> {
+        sets.iter().map(|set| self.space(set)).collect()
+    }
 
     /// A new set with new volumes.
     fn plan_create(&self, name: &MachineName, machine: Uuid, volumes: &[NewVolume]) -> Result<StoreChange>;

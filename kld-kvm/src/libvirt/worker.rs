@@ -48,8 +48,12 @@ impl Worker {
         limit: Duration,
         job: impl FnOnce(&Connect) -> Result<T> + Send + 'static,
     ) -> Result<T> {
+        let silent = |cause| {
+            Error::failed(format!("cannot reach libvirt at {}", self.uri), cause)
+                .with_hint(tell::IS_IT_RUNNING)
+        };
         if self.stuck.load(SeqCst) > 0 {
-            return Err(silent(&self.uri, limit));
+            return Err(silent("it still does not answer an earlier call".to_string()));
         }
         let (answer, answered) = mpsc::channel();
         let fate = Arc::new(AtomicU8::new(WAITING));
@@ -70,7 +74,9 @@ impl Worker {
             self.stuck.fetch_add(1, SeqCst);
         }
         // The answer may have come between the limit and the line above.
-        answered.try_recv().unwrap_or_else(|_| Err(silent(&self.uri, limit)))
+        answered
+            .try_recv()
+            .unwrap_or_else(|_| Err(silent(format!("it did not answer within {} s", tell::seconds(limit)))))
     }
 
     fn jobs(&self) -> Result<&Sender<Job>> {
@@ -143,14 +149,6 @@ impl Session {
     }
 }
 
-fn silent(uri: &str, limit: Duration) -> Error {
-    Error::failed(
-        format!("cannot reach libvirt at {uri}"),
-        format!("it did not answer within {} s", tell::seconds(limit)),
-    )
-    .with_hint(tell::IS_IT_RUNNING)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -179,7 +177,8 @@ mod tests {
         assert!(hang.hint().unwrap().contains("systemctl status libvirtd"));
 
         let start = Instant::now();
-        worker.call(Duration::from_secs(60), |_| Ok(())).unwrap_err();
+        let next = worker.call(Duration::from_secs(60), |_| Ok(())).unwrap_err();
+        assert!(next.to_string().ends_with(": it still does not answer an earlier call"), "{next}");
         assert!(start.elapsed() < Duration::from_secs(1));
 
         // The daemon comes back: so does the worker.

@@ -135,10 +135,8 @@ impl Machines {
         let mut touched = false;
         match self.finish(&entry.entry().work, &mut touched) {
             Ok(_) => entry.close(),
-            Err(error) if !touched => {
-                entry.close()?;
-                Err(error)
-            }
+            // Looked at, and left as it was. Any other failure may have come half-way through the store's part.
+            Err(error @ Error::Refused { .. }) if !touched => entry.close().and(Err(error)),
             Err(error) => Err(unfinished(error, title)),
         }
     }

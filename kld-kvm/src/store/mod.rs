@@ -71,11 +71,6 @@ impl DirStore {
         self.layout.is_ours(path)
     }
 
-    /// The space of many sets, in their order, for one look at all disks; see [`VolumeStore::space`].
-    pub fn spaces(&self, sets: &[Set]) -> Result<Vec<Space>> {
-        space::spaces(&self.layout, sets)
-    }
-
     /// What a test has prepared to end a run is for this run only.
     fn whole_run(&self, outcome: Result<()>) -> Result<()> {
         #[cfg(test)]
@@ -123,6 +118,10 @@ impl VolumeStore for DirStore {
 
     fn space(&self, set: &Set) -> Result<Space> {
         self.spaces(std::slice::from_ref(set)).map(|spaces| spaces.into_iter().next().unwrap_or_default())
+    }
+
+    fn spaces(&self, sets: &[Set]) -> Result<Vec<Space>> {
+        space::spaces(&self.layout, sets)
     }
 
     fn plan_create(&self, name: &MachineName, machine: Uuid, volumes: &[NewVolume]) -> Result<StoreChange> {

@@ -34,7 +34,8 @@ pub fn everything(host: &Host) -> BTreeMap<String, String> {
     for folder in [host.store_root(), host.state_dir()] {
         walk(&folder, &mut all);
     }
-    let ignored = |path: &str| path.contains("/locks/") || path.ends_with("/lock") || path.ends_with("kvm-probe.json");
+    let ignored =
+        |path: &str| path.contains("/locks/") || path.ends_with("/lock") || path.ends_with("kvm-probe.json");
     all.retain(|path, _| !ignored(path));
     let names = host.virsh(["list", "--all", "--name"]).ok();
     let commands: String = names.split_whitespace().map(|name| format!("dumpxml --inactive {name};")).collect();

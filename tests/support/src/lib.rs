@@ -6,11 +6,13 @@
 #![deny(missing_docs)]
 
 pub mod apt;
+pub mod guest;
 pub mod host;
 pub mod kill;
 pub mod root;
 pub mod tool;
 
+pub use guest::Guest;
 pub use host::Host;
 pub use root::Root;
 pub use tool::{Ran, redact};

@@ -62,8 +62,20 @@ pub fn run(ui: &Ui) -> Result<Vec<Row>> {
         }
     }
     Ok(vec![
-        Row::new(("clone", "one clone"), "ms", one, ("qemu-img create -b; virsh dumpxml | sed | virsh define", shell), "<=0.6"),
-        Row::new(("clone", "one clone, copied by the peer"), "ms", fast, ("virt-clone --auto-clone", copies), "<=0.6"),
+        Row::new(
+            ("clone", "one clone"),
+            "ms",
+            one,
+            ("qemu-img create -b; virsh dumpxml | sed | virsh define", shell),
+            "<=0.6",
+        ),
+        Row::new(
+            ("clone", "one clone, copied by the peer"),
+            "ms",
+            fast,
+            ("virt-clone --auto-clone", copies),
+            "<=0.6",
+        ),
         Row::new(("clone", "ten clones in one call"), "ms", ten, ("one clone", one_again), "<=4"),
         Row::new(("clone", "peak memory"), "MB", memory, ("", Vec::new()), "<=25"),
     ])
@@ -117,7 +129,8 @@ impl Bench {
         let all = words.iter().map(String::as_str).chain(["bash", "-c", script]);
         let printed = self.host.inside("env", all).ok();
         let last = printed.lines().last().and_then(|line| line.trim().parse::<f64>().ok());
-        last.map(|microseconds| microseconds / 1e3).ok_or_else(|| Error::failed("the peer's script failed", printed))
+        last.map(|microseconds| microseconds / 1e3)
+            .ok_or_else(|| Error::failed("the peer's script failed", printed))
     }
 }
 

@@ -1,5 +1,8 @@
 //! Running a program once and measuring it.
-#![allow(clippy::disallowed_types, reason = "the time and memory of one child are wanted, which kld_core::exec has not")]
+#![allow(
+    clippy::disallowed_types,
+    reason = "the time and memory of one child are wanted, which kld_core::exec has not"
+)]
 
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -31,7 +34,8 @@ pub fn once(mut command: Command) -> Result<Run> {
     // SAFETY: the process is our child and nobody else waits for it; both pointers are to live variables.
     let waited = unsafe { libc::wait4(child.id() as i32, &mut status, 0, &mut usage) };
     let time = began.elapsed();
-    let stderr = child.stderr.take().map(std::io::read_to_string).and_then(|text| text.ok()).unwrap_or_default();
+    let stderr =
+        child.stderr.take().map(std::io::read_to_string).and_then(|text| text.ok()).unwrap_or_default();
     if waited < 0 || !libc::WIFEXITED(status) || libc::WEXITSTATUS(status) != 0 {
         return Err(Error::failed(format!("{command:?} failed"), stderr.trim()));
     }

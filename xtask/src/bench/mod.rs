@@ -50,15 +50,29 @@ impl Row {
     }
 }
 
+/// Measure kld beside its peers
+#[derive(clap::Args)]
+pub struct Args {
+    /// What to measure: clone, start; everything unless given
+    names: Vec<String>,
+    /// One JSON object a comparison and line
+    #[arg(long)]
+    json: bool,
+}
+
 /// Runs the named benches, or all.
-pub fn main(ui: &Ui, names: &[String]) -> Result<()> {
+pub fn run(Args { names, json }: &Args) -> Result<()> {
+    let ui = &Ui { json: *json, quiet: false };
     for name in names {
         if !BENCHES.iter().any(|(known, ..)| known == name) {
             let known: Vec<&str> = BENCHES.iter().map(|(name, ..)| *name).collect();
-            return Err(Error::usage(format!("there is no bench '{name}'")).with_hint(format!("there are {}", known.join(", "))));
+            return Err(Error::usage(format!("there is no bench '{name}'"))
+                .with_hint(format!("there are {}", known.join(", "))));
         }
     }
-    for (name, about, run) in BENCHES.iter().filter(|(name, ..)| names.is_empty() || names.iter().any(|one| one == name)) {
+    for (name, about, run) in
+        BENCHES.iter().filter(|(name, ..)| names.is_empty() || names.iter().any(|one| one == name))
+    {
         if !ui.json {
             ui.line(format!("{name}: {about}"))?;
         }
@@ -74,7 +88,11 @@ fn show(ui: &Ui, rows: &[Row]) -> Result<()> {
         });
     }
     let cells = |row: &Row| {
-        let peer = if row.peer_samples.is_empty() { "-".into() } else { format!("{:.2}", median(&row.peer_samples)) };
+        let peer = if row.peer_samples.is_empty() {
+            "-".into()
+        } else {
+            format!("{:.2}", median(&row.peer_samples))
+        };
         [
             row.case.to_string(),
             format!("{:.2}", median(&row.ours_samples)),
@@ -86,7 +104,10 @@ fn show(ui: &Ui, rows: &[Row]) -> Result<()> {
             row.peer_name.to_string(),
         ]
     };
-    ui.table(["CASE", "OURS", "PEER", "UNIT", "RATIO", "GOAL", "", "PEER"], &rows.iter().map(cells).collect::<Vec<_>>())?;
+    ui.table(
+        ["CASE", "OURS", "PEER", "UNIT", "RATIO", "GOAL", "", "PEER"],
+        &rows.iter().map(cells).collect::<Vec<_>>(),
+    )?;
     for row in rows {
         for (who, samples) in [("ours", &row.ours_samples), ("peer", &row.peer_samples)] {
             if !samples.is_empty() {
@@ -124,7 +145,8 @@ mod tests {
 
     #[test]
     fn the_ratio_is_that_of_the_medians() {
-        let row = Row::new(("b", "c"), "ms", vec![1.0, 9.0, 2.0], ("peer", vec![4.0, 4.0, 100.0, 4.0]), "<=0.6");
+        let row =
+            Row::new(("b", "c"), "ms", vec![1.0, 9.0, 2.0], ("peer", vec![4.0, 4.0, 100.0, 4.0]), "<=0.6");
         assert_eq!(row.ratio, 0.5);
         assert!(row.met);
     }

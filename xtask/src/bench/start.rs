@@ -15,7 +15,8 @@ const TIMES: usize = 300;
 pub fn run(_ui: &Ui) -> Result<Vec<Row>> {
     let tools = build::release()?;
     let one_tool = build::release_example("one_tool")?;
-    let links = tempfile::tempdir().map_err(|cause| kld_core::Error::failed("cannot make a folder", cause))?;
+    let links =
+        tempfile::tempdir().map_err(|cause| kld_core::Error::failed("cannot make a folder", cause))?;
     let kvm_list = tool::link_to(links.path(), "kvm-list", &tools.join("kld-kvm"));
     let kld = tools.join("kld");
     Ok(vec![
