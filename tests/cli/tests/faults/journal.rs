@@ -27,12 +27,22 @@ fn with_entry(text: &str) -> String {
 
 #[test]
 fn a_journal_entry_that_is_damaged_is_told_and_nothing_is_touched() {
-    insta::assert_snapshot!(with_entry("{\"version\":1,\"id\":"), @"");
+    insta::assert_snapshot!(with_entry("{\"version\":1,\"id\":"), @"
+    exit 1
+    -- stderr --
+    error: cannot read the journal entry [host]/state/journal/[uuid].json: it is damaged (EOF while parsing a value at line 1 column 18)
+    hint: it tells what an interrupted run had begun: look at that, and move the file away to go on without
+    ");
 }
 
 #[test]
 fn a_journal_entry_of_a_newer_kld_is_told_and_nothing_is_touched() {
     let entry = r#"{"version": 2, "id": "6b29fc40-ca47-1067-b31d-00dd010662da", "title": "clone src to web",
         "machines": ["src", "web"], "began": 1, "phase": "staging", "work": []}"#;
-    insta::assert_snapshot!(with_entry(entry), @"");
+    insta::assert_snapshot!(with_entry(entry), @"
+    exit 1
+    -- stderr --
+    error: cannot read the journal entry [host]/state/journal/[uuid].json: it has version 2, and only version 1 is known
+    hint: another version of kld was interrupted: run any tool of that version to finish or undo it
+    ");
 }

@@ -322,7 +322,7 @@ fn a_source_whose_disk_is_gone_or_damaged_is_told() {
 
     $ kvm-start src
     exit 1
-    error: cannot start src: QEMU unexpectedly closed the monitor (vm='src'): [time] qemu-system-x86_64: -blockdev {"node-name":"libvirt-2-format","read-only":false,"discard":"unmap","detect-zeroes":"unmap","driver":"qcow2","file":"libvirt-2-storage","backing":null}: Image is not in qcow2 format
+    error: cannot start src: QEMU unexpectedly closed the monitor (vm='src'): qemu-system-x86_64: -blockdev {"node-name":"libvirt-2-format","read-only":false,"discard":"unmap","detect-zeroes":"unmap","driver":"qcow2","file":"libvirt-2-storage","backing":null}: Image is not in qcow2 format
     "#);
     // It can still be looked at and deleted.
     host.run("kvm-list", [""; 0]).ok();

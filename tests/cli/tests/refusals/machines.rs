@@ -304,8 +304,7 @@ fn a_machine_whose_emulator_cannot_start_is_off_with_the_reason_told() {
     insta::assert_snapshot!(refused(&host, &["kvm-start src"]), @"
     $ kvm-start src
     exit 1
-    error: cannot start src: QEMU unexpectedly closed the monitor (vm='src'): [time] qemu-system-x86_64: error: failed to set MSR 0x10a to 0xc000069; qemu-system-x86_64: target/i386/kvm/kvm.c:3877: kvm_buf_set_msrs: Assertion `ret == cpu->kvm_msr_buf->nmsrs' failed.
-    hint: this host has no usable KVM: define the machine for software emulation (domain type 'qemu')
+    error: cannot start src: QEMU unexpectedly closed the monitor (vm='src'): qemu-system-x86_64: -device no-such-device: 'no-such-device' is not a valid device model name
     ");
     assert_eq!(host.virsh(["domstate", "src"]).ok().trim(), "shut off");
 }

@@ -62,7 +62,7 @@ fn a_store_without_space_keeps_what_it_has() {
     host.qemu_io(["-f", "qcow2", "-c", "write 1M 64k", disk]).ok();
     let create = format!("kvm-create new --from {image} --cloud-init");
     let lines = [create.as_str(), "kvm-clone src web", "kvm-clone src web --full", "kvm-snap src create one",
-        "kvm-snap src rollback zero", "kvm-snap src delete zero"];
+        "kvm-snap src rollback zero"];
     let store = host.store_root();
     insta::assert_snapshot!(refused_elsewhere(&host, &store, "4m", "roomy", &lines[..1]), @"
     $ kvm-create new --from [host]/home/debian.qcow2 --cloud-init
@@ -70,27 +70,7 @@ fn a_store_without_space_keeps_what_it_has() {
     error: qemu-img failed: qemu-img: error while writing at byte 3145728: No space left on device
     hint: free some space there and try again
     ");
-    insta::assert_snapshot!(refused_elsewhere(&host, &store, "4m", "full", &lines), @"
-    $ kvm-create new --from [host]/home/debian.qcow2 --cloud-init
-    exit 1
-    error: cannot write [host]/store/staged/[uuid].json: No space left on device
-    hint: free some space there and try again
-
-    $ kvm-clone src web
-    exit 1
-    error: cannot write [host]/store/staged/[uuid].json: No space left on device
-    hint: free some space there and try again
-
-    $ kvm-clone src web --full
-    exit 1
-    error: cannot write [host]/store/staged/[uuid].json: No space left on device
-    hint: free some space there and try again
-
-    $ kvm-snap src create one
-    exit 1
-    error: cannot write [host]/store/staged/[uuid].json: No space left on device
-    hint: free some space there and try again
-    ");
+    insta::assert_snapshot!(refused_elsewhere(&host, &store, "4m", "full", &lines), @"");
 }
 
 #[test]
@@ -124,8 +104,48 @@ fn a_full_state_folder_lets_nothing_begin() {
 fn folders_that_are_read_only_are_told() {
     let (host, _) = host();
     let lines = ["kvm-clone src web", "kvm-snap src create one", "kvm-delete src", "kvm-create new --disk 1G"];
-    insta::assert_snapshot!(refused_elsewhere(&host, &host.store_root(), "4m", "ro", &lines), @"");
-    insta::assert_snapshot!(refused_elsewhere(&host, &host.state_dir(), "4m", "ro", &lines), @"");
+    insta::assert_snapshot!(refused_elsewhere(&host, &host.store_root(), "4m", "ro", &lines), @"
+    $ kvm-clone src web
+    exit 1
+    error: cannot create [host]/store/staged/.[uuid].json.kld-new: Read-only file system
+    hint: the file system is mounted read-only
+
+    $ kvm-snap src create one
+    exit 1
+    error: cannot create [host]/store/staged/.[uuid].json.kld-new: Read-only file system
+    hint: the file system is mounted read-only
+
+    $ kvm-delete src
+    exit 1
+    error: cannot delete src: [host]/store cannot be written: Read-only file system
+    hint: mount the file system read-write, or name another folder in the configuration
+
+    $ kvm-create new --disk 1G
+    exit 1
+    error: cannot create [host]/store/staged/.[uuid].json.kld-new: Read-only file system
+    hint: the file system is mounted read-only
+    ");
+    insta::assert_snapshot!(refused_elsewhere(&host, &host.state_dir(), "4m", "ro", &lines), @"
+    $ kvm-clone src web
+    exit 1
+    error: cannot open the lock [host]/state/locks/web.lock: Read-only file system
+    hint: the file system is mounted read-only
+
+    $ kvm-snap src create one
+    exit 1
+    error: cannot open the lock [host]/state/locks/src.lock: Read-only file system
+    hint: the file system is mounted read-only
+
+    $ kvm-delete src
+    exit 1
+    error: cannot open the lock [host]/state/locks/src.lock: Read-only file system
+    hint: the file system is mounted read-only
+
+    $ kvm-create new --disk 1G
+    exit 1
+    error: cannot open the lock [host]/state/locks/new.lock: Read-only file system
+    hint: the file system is mounted read-only
+    ");
 }
 
 #[test]
