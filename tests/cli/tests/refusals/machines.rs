@@ -304,7 +304,7 @@ fn a_machine_whose_emulator_cannot_start_is_off_with_the_reason_told() {
     insta::assert_snapshot!(refused(&host, &["kvm-start src"]), @"
     $ kvm-start src
     exit 1
-    error: cannot start src: QEMU unexpectedly closed the monitor (vm='src'): qemu-system-x86_64: -device no-such-device: 'no-such-device' is not a valid device model name
+    error: cannot start src: process exited while connecting to monitor: qemu-system-x86_64: -device no-such-device: 'no-such-device' is not a valid device model name
     ");
     assert_eq!(host.virsh(["domstate", "src"]).ok().trim(), "shut off");
 }

@@ -70,7 +70,32 @@ fn a_store_without_space_keeps_what_it_has() {
     error: qemu-img failed: qemu-img: error while writing at byte 3145728: No space left on device
     hint: free some space there and try again
     ");
-    insta::assert_snapshot!(refused_elsewhere(&host, &store, "4m", "full", &lines), @"");
+    insta::assert_snapshot!(refused_elsewhere(&host, &store, "4m", "full", &lines), @"
+    $ kvm-create new --from [host]/home/debian.qcow2 --cloud-init
+    exit 1
+    error: cannot write [host]/store/staged/[uuid].json: No space left on device
+    hint: free some space there and try again
+
+    $ kvm-clone src web
+    exit 1
+    error: cannot write [host]/store/staged/[uuid].json: No space left on device
+    hint: free some space there and try again
+
+    $ kvm-clone src web --full
+    exit 1
+    error: cannot write [host]/store/staged/[uuid].json: No space left on device
+    hint: free some space there and try again
+
+    $ kvm-snap src create one
+    exit 1
+    error: cannot write [host]/store/staged/[uuid].json: No space left on device
+    hint: free some space there and try again
+
+    $ kvm-snap src rollback zero
+    exit 1
+    error: cannot write [host]/store/staged/[uuid].json: No space left on device
+    hint: free some space there and try again
+    ");
 }
 
 #[test]
