@@ -151,8 +151,9 @@ fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<Entry<T>>> {
     let head: Head = serde_json::from_str(&text).map_err(damaged)?;
     if head.version != VERSION {
         let cause = format!("it has version {}, and only version {VERSION} is known", head.version);
-        return Err(Error::failed(what(), cause)
-            .with_hint("another version of kld was interrupted: run any tool of that version to finish or undo it"));
+        return Err(Error::failed(what(), cause).with_hint(
+            "another version of kld was interrupted: run any tool of that version to finish or undo it",
+        ));
     }
     serde_json::from_str(&text).map(Some).map_err(damaged)
 }

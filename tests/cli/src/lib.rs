@@ -38,11 +38,17 @@ pub fn everything(host: &Host) -> BTreeMap<String, String> {
         |path: &str| path.contains("/locks/") || path.ends_with("/lock") || path.ends_with("kvm-probe.json");
     all.retain(|path, _| !ignored(path));
     let names = host.virsh(["list", "--all", "--name"]).ok();
-    let commands: String = names.split_whitespace().map(|name| format!("dumpxml --inactive {name};")).collect();
+    let commands: String =
+        names.split_whitespace().map(|name| format!("dumpxml --inactive {name};")).collect();
     if !commands.is_empty() {
         let definitions = host.virsh([commands]).ok();
         let definitions = definitions.split("</domain>").filter(|text| !text.trim().is_empty());
-        all.extend(names.split_whitespace().zip(definitions).map(|(name, text)| (format!("domain {name}"), text.to_string())));
+        all.extend(
+            names
+                .split_whitespace()
+                .zip(definitions)
+                .map(|(name, text)| (format!("domain {name}"), text.to_string())),
+        );
     }
     all
 }
@@ -56,7 +62,10 @@ fn walk(folder: &Path, all: &mut BTreeMap<String, String>) {
             Ok(meta) if meta.is_dir() => walk(&path, all),
             Ok(meta) => {
                 let (size, mode, changed) = (meta.len(), meta.mode(), meta.mtime_nsec());
-                all.insert(path.display().to_string(), format!("{size} bytes, mode {mode:o}, changed at {changed}"));
+                all.insert(
+                    path.display().to_string(),
+                    format!("{size} bytes, mode {mode:o}, changed at {changed}"),
+                );
             }
             Err(_) => {}
         }

@@ -50,7 +50,9 @@ impl Seen {
             of.0.iter().for_each(|line| {
                 left.iter().position(|known| known == line).map(|at| left.remove(at));
             });
-            left.iter().map(|line| format!("{sign} {}\n", line.chars().take(400).collect::<String>())).collect::<String>()
+            left.iter()
+                .map(|line| format!("{sign} {}\n", line.chars().take(400).collect::<String>()))
+                .collect::<String>()
         };
         missing(self, other, '-') + &missing(other, self, '+')
     }
@@ -105,13 +107,18 @@ impl Lab {
     pub fn disks(&self, machine: &str) -> Vec<String> {
         let listed = self.host.virsh(["domblklist", "--inactive", machine]).ok();
         let words = listed.lines().filter_map(|line| line.trim().split_once(' '));
-        words.filter(|(target, _)| target.starts_with("vd")).map(|(_, path)| path.trim().to_string()).collect()
+        words
+            .filter(|(target, _)| target.starts_with("vd"))
+            .map(|(_, path)| path.trim().to_string())
+            .collect()
     }
 
     /// Things that kld did not make and must not touch.
     fn foreign_files(&self) {
         let store = self.host.store_root();
-        for path in ["volumes/foreign.qcow2.bak", "volumes/.hidden", "notes", "machines/notes", "staged/notes"] {
+        for path in
+            ["volumes/foreign.qcow2.bak", "volumes/.hidden", "notes", "machines/notes", "staged/notes"]
+        {
             std::fs::write(store.join(path), format!("not kld's: {path}")).unwrap();
         }
         if store.join("machines/src").is_dir() {
@@ -147,7 +154,8 @@ impl Lab {
         for folder in [self.host.store_root(), self.host.state_dir()] {
             for entry in std::fs::read_dir(&folder).unwrap().flatten() {
                 let path = entry.path();
-                if path.is_dir() { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) }.unwrap();
+                if path.is_dir() { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) }
+                    .unwrap();
             }
             copy(&self.saved.join(folder.file_name().unwrap()), &folder);
         }
@@ -183,7 +191,8 @@ impl Lab {
     /// The files of the store's volumes.
     pub fn volumes(&self) -> Vec<String> {
         let entries = std::fs::read_dir(self.host.store_root().join("volumes")).unwrap().flatten();
-        let paths = entries.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|is| is == "qcow2"));
+        let paths =
+            entries.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|is| is == "qcow2"));
         paths.map(|path| path.display().to_string()).collect()
     }
 

@@ -17,7 +17,8 @@ use sweep::{Mending, sweep, sweep_recovery};
 #[test]
 fn a_killed_create_is_undone_or_finished() {
     let lab = Lab::new(|_| {});
-    let args = ["new", "--from", &lab.image, "--disk", "10G", "--disk", "1G", "--memory", "64M", "--user", "me"];
+    let args =
+        ["new", "--from", &lab.image, "--disk", "10G", "--disk", "1G", "--memory", "64M", "--user", "me"];
     sweep(&lab, "create", "kvm-create", &args, Mending::Told);
 }
 

@@ -48,7 +48,12 @@ fn a_killed_clone_of_a_running_machine_is_undone_or_finished_and_the_machine_run
         command
     };
     let whole = kill_at(clone(), None);
-    assert_eq!((whole.code, whole.stdout.as_str()), (Some(0), "web cloned from live (crash-consistent)\n"), "{}", whole.stderr);
+    assert_eq!(
+        (whole.code, whole.stdout.as_str()),
+        (Some(0), "web cloned from live (crash-consistent)\n"),
+        "{}",
+        whole.stderr
+    );
     lab.tool("kvm-delete", &["web"]);
 
     let (mut tried, mut finished, mut undone) = (0, 0, 0);
@@ -67,7 +72,10 @@ fn a_killed_clone_of_a_running_machine_is_undone_or_finished_and_the_machine_run
             Said::Finished => finished += 1,
             Said::Undid => undone += 1,
         }
-        assert!(said == Said::Nothing || cloned == (said == Said::Finished), "{at}: {said:?}, but cloned: {cloned}");
+        assert!(
+            said == Said::Nothing || cloned == (said == Said::Finished),
+            "{at}: {said:?}, but cloned: {cloned}"
+        );
         assert_eq!(lab.host.virsh(["domstate", "live"]).ok().trim(), "running", "{at}");
         let listed = |kind: &[&str]| lab.host.virsh([&["domblklist", "live"], kind].concat()).ok();
         assert_eq!(listed(&[]), listed(&["--inactive"]), "{at}: it goes on elsewhere when it starts again");
@@ -77,7 +85,8 @@ fn a_killed_clone_of_a_running_machine_is_undone_or_finished_and_the_machine_run
         if cloned {
             for machine in ["live", "web"] {
                 let disk = &lab.disks(machine)[0];
-                let read = lab.host.qemu_io(["-U", "-r", "-f", "qcow2", "-c", "read -P 0x6b 0 64k", disk]).ok();
+                let read =
+                    lab.host.qemu_io(["-U", "-r", "-f", "qcow2", "-c", "read -P 0x6b 0 64k", disk]).ok();
                 assert!(!read.contains("verification failed"), "{at}: {machine} reads something else");
             }
             lab.tool("kvm-delete", &["web"]);

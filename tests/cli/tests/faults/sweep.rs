@@ -34,8 +34,12 @@ impl Said {
         let begun = "what a killed run had begun: ";
         match &ran.stderr {
             text if text.is_empty() => Said::Nothing,
-            text if text.starts_with(&format!("note: finished {begun}")) && text.lines().count() == 1 => Said::Finished,
-            text if text.starts_with(&format!("note: undid {begun}")) && text.lines().count() == 1 => Said::Undid,
+            text if text.starts_with(&format!("note: finished {begun}")) && text.lines().count() == 1 => {
+                Said::Finished
+            }
+            text if text.starts_with(&format!("note: undid {begun}")) && text.lines().count() == 1 => {
+                Said::Undid
+            }
             text => panic!("the next run said something else: {text}"),
         }
     }
@@ -150,7 +154,8 @@ pub fn sweep_recovery(lab: &Lab, scenario: &str, tool: &str, args: &[&str]) {
             mended.get_or_insert(second.calls);
             let third = next_run(lab);
             let now = lab.see();
-            let at = format!("{scenario}, killed at {n} ({}), then at {m} of {mended:?}", outcome.names.join(" "));
+            let at =
+                format!("{scenario}, killed at {n} ({}), then at {m} of {mended:?}", outcome.names.join(" "));
             let right = match Said::of(&third) {
                 Said::Finished => now == after,
                 Said::Undid => now == before,

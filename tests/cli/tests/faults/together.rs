@@ -84,7 +84,11 @@ fn eight_clones_of_one_source_at_once_all_win_and_share_its_base() {
         assert_eq!(end(child), (Some(0), String::new()));
     }
     let together = lab.see();
-    assert_eq!(lab.volumes().len(), 1 + 2 * 2 + 8 * 2, "the bystander, the source on its bases, two for each clone");
+    assert_eq!(
+        lab.volumes().len(),
+        1 + 2 * 2 + 8 * 2,
+        "the bystander, the source on its bases, two for each clone"
+    );
     lab.restore();
     assert_eq!(lab.see(), before);
     lab.tool("kvm-clone", &[&["src"][..], &names.iter().map(String::as_str).collect::<Vec<_>>()].concat());

@@ -43,7 +43,15 @@ fn with_the_unknown(host: &Host) {
     std::fs::write(&file, text).unwrap();
     host.virsh(["define", file.to_str().unwrap()]).ok();
     let defined = definition(host, "src");
-    for kept in ["app:inventory", "rack=\"12\"", "the auditor's note", "J\u{fc}rgen &amp; Co", "qemu:env", "vsock", "autodeflate"] {
+    for kept in [
+        "app:inventory",
+        "rack=\"12\"",
+        "the auditor's note",
+        "J\u{fc}rgen &amp; Co",
+        "qemu:env",
+        "vsock",
+        "autodeflate",
+    ] {
         assert!(defined.contains(kept), "libvirt itself keeps {kept}: {defined}");
     }
 }
@@ -75,7 +83,13 @@ fn a_snapshot_a_rollback_and_a_template_keep_all_that_kld_does_not_know() {
     assert_eq!(nameless(&host, "src"), before);
     // Something else meanwhile, which the rollback takes back.
     let file = host.folder().join("home/other.xml");
-    std::fs::write(&file, definition(&host, "src").replace("rack=\"12\"", "rack='13'").replace("autodeflate='on'", "autodeflate='off'")).unwrap();
+    std::fs::write(
+        &file,
+        definition(&host, "src")
+            .replace("rack=\"12\"", "rack='13'")
+            .replace("autodeflate='on'", "autodeflate='off'"),
+    )
+    .unwrap();
     host.virsh(["define", file.to_str().unwrap()]).ok();
     assert_ne!(nameless(&host, "src"), before);
     host.run("kvm-snap", ["src", "rollback", "one"]).ok();

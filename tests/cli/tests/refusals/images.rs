@@ -24,18 +24,45 @@ fn an_image_that_is_none_or_that_names_other_files_is_refused() {
     make(&["-f", "qcow2", "-b", "nbd://127.0.0.1/", "-F", "raw", "-u", &path("remote.qcow2"), "1M"]);
     make(&["-f", "vmdk", &path("disk.vmdk"), "1M"]);
     make(&["-f", "vdi", &path("disk.img"), "1M"]);
-    make(&["-f", "qcow2", "--object", "secret,id=s,data=abc", "-o", "encrypt.format=luks,encrypt.key-secret=s", &path("secret.qcow2"), "1M"]);
+    make(&[
+        "-f",
+        "qcow2",
+        "--object",
+        "secret,id=s,data=abc",
+        "-o",
+        "encrypt.format=luks,encrypt.key-secret=s",
+        &path("secret.qcow2"),
+        "1M",
+    ]);
     make(&["-f", "qcow2", "-o", &format!("data_file={}", path("data.raw")), &path("external.qcow2"), "1M"]);
     fs::create_dir(path("folder")).unwrap();
     std::os::unix::fs::symlink("nowhere", path("dangling.qcow2")).unwrap();
     let lines: Vec<String> = [
-        "nothing-there.qcow2", "text.qcow2", "empty.qcow2", "disk.raw.bin", "short.qcow2", "cut.qcow2", "newer.qcow2",
-        "thief.qcow2", "overlay.qcow2", "remote.qcow2", "disk.vmdk", "disk.img", "secret.qcow2", "external.qcow2",
-        "folder", "dangling.qcow2", "empty.raw --from-format raw", "disk.vmdk --from-format qcow2",
+        "nothing-there.qcow2",
+        "text.qcow2",
+        "empty.qcow2",
+        "disk.raw.bin",
+        "short.qcow2",
+        "cut.qcow2",
+        "newer.qcow2",
+        "thief.qcow2",
+        "overlay.qcow2",
+        "remote.qcow2",
+        "disk.vmdk",
+        "disk.img",
+        "secret.qcow2",
+        "external.qcow2",
+        "folder",
+        "dangling.qcow2",
+        "empty.raw --from-format raw",
+        "disk.vmdk --from-format qcow2",
     ]
     .iter()
     .map(|words| format!("kvm-create new --from {}", path(words)))
-    .chain([format!("kvm-create new --from {image} --disk 1G"), "kvm-create new --from /dev/null".to_string()])
+    .chain([
+        format!("kvm-create new --from {image} --disk 1G"),
+        "kvm-create new --from /dev/null".to_string(),
+    ])
     .collect();
     let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
     insta::assert_snapshot!(refused(&host, &lines), @"
@@ -322,7 +349,7 @@ fn a_source_whose_disk_is_gone_or_damaged_is_told() {
 
     $ kvm-start src
     exit 1
-    error: cannot start src: QEMU unexpectedly closed the monitor (vm='src'): qemu-system-x86_64: -blockdev {"node-name":"libvirt-2-format","read-only":false,"discard":"unmap","detect-zeroes":"unmap","driver":"qcow2","file":"libvirt-2-storage","backing":null}: Image is not in qcow2 format
+    error: cannot start src: its emulator ended: qemu-system-x86_64: -blockdev {"node-name":"libvirt-2-format","read-only":false,"discard":"unmap","detect-zeroes":"unmap","driver":"qcow2","file":"libvirt-2-storage","backing":null}: Image is not in qcow2 format
     "#);
     // It can still be looked at and deleted.
     host.run("kvm-list", [""; 0]).ok();

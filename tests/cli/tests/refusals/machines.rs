@@ -304,7 +304,7 @@ fn a_machine_whose_emulator_cannot_start_is_off_with_the_reason_told() {
     insta::assert_snapshot!(refused(&host, &["kvm-start src"]), @"
     $ kvm-start src
     exit 1
-    error: cannot start src: process exited while connecting to monitor: qemu-system-x86_64: -device no-such-device: 'no-such-device' is not a valid device model name
+    error: cannot start src: its emulator ended: qemu-system-x86_64: -device no-such-device: 'no-such-device' is not a valid device model name
     ");
     assert_eq!(host.virsh(["domstate", "src"]).ok().trim(), "shut off");
 }
@@ -320,7 +320,10 @@ fn a_machine_of_the_type_kvm_is_started_only_where_it_runs() {
         Some(0) => assert_eq!(state.trim(), "running", "{ran}"),
         code => {
             assert_eq!((code, state.trim(), ran.stdout.as_str()), (Some(1), "shut off", ""), "{ran}");
-            assert!(ran.stderr.starts_with("error: cannot start src: ") && ran.stderr.contains("\nhint: "), "{ran}");
+            assert!(
+                ran.stderr.starts_with("error: cannot start src: ") && ran.stderr.contains("\nhint: "),
+                "{ran}"
+            );
         }
     }
     host.run("kvm-delete", ["src", "--force"]).ok();

@@ -153,7 +153,9 @@ fn a_bad_tag_of_a_snapshot_is_told_with_its_reason() {
     error: the snapshot tag 'caf�' is not UTF-8
     hint: use letters, digits, '.', '_' and '-', starting with a letter or a digit, at most 63 bytes
     ");
-    for line in ["kvm-snap src rollback -- NAME", "kvm-snap src delete -- NAME", "kvm-clone src web --snapshot=NAME"] {
+    for line in
+        ["kvm-snap src rollback -- NAME", "kvm-snap src delete -- NAME", "kvm-clone src web --snapshot=NAME"]
+    {
         let other = refused_runs(&host, &with_each_name(line));
         assert_eq!(said(&other), said(&table), "{line}");
     }

@@ -61,8 +61,13 @@ fn a_store_without_space_keeps_what_it_has() {
     let disk = disk.split_whitespace().find(|word| word.ends_with(".qcow2")).unwrap();
     host.qemu_io(["-f", "qcow2", "-c", "write 1M 64k", disk]).ok();
     let create = format!("kvm-create new --from {image} --cloud-init");
-    let lines = [create.as_str(), "kvm-clone src web", "kvm-clone src web --full", "kvm-snap src create one",
-        "kvm-snap src rollback zero"];
+    let lines = [
+        create.as_str(),
+        "kvm-clone src web",
+        "kvm-clone src web --full",
+        "kvm-snap src create one",
+        "kvm-snap src rollback zero",
+    ];
     let store = host.store_root();
     insta::assert_snapshot!(refused_elsewhere(&host, &store, "4m", "roomy", &lines[..1]), @"
     $ kvm-create new --from [host]/home/debian.qcow2 --cloud-init
@@ -101,7 +106,8 @@ fn a_store_without_space_keeps_what_it_has() {
 #[test]
 fn a_full_state_folder_lets_nothing_begin() {
     let (host, _) = host();
-    let lines = ["kvm-clone src web", "kvm-snap src create one", "kvm-delete src", "kvm-create new --disk 1G"];
+    let lines =
+        ["kvm-clone src web", "kvm-snap src create one", "kvm-delete src", "kvm-create new --disk 1G"];
     insta::assert_snapshot!(refused_elsewhere(&host, &host.state_dir(), "64k", "full", &lines), @"
     $ kvm-clone src web
     exit 1
@@ -128,7 +134,8 @@ fn a_full_state_folder_lets_nothing_begin() {
 #[test]
 fn folders_that_are_read_only_are_told() {
     let (host, _) = host();
-    let lines = ["kvm-clone src web", "kvm-snap src create one", "kvm-delete src", "kvm-create new --disk 1G"];
+    let lines =
+        ["kvm-clone src web", "kvm-snap src create one", "kvm-delete src", "kvm-create new --disk 1G"];
     insta::assert_snapshot!(refused_elsewhere(&host, &host.store_root(), "4m", "ro", &lines), @"
     $ kvm-clone src web
     exit 1
@@ -179,9 +186,10 @@ fn a_store_folder_that_is_none_is_told() {
     let at = |name: &str| host.folder().join("home").join(name).display().to_string();
     std::fs::write(at("file"), "").unwrap();
     std::os::unix::fs::symlink("nowhere", at("dangling")).unwrap();
-    let lines: Vec<String> = [at("file"), at("dangling"), at("file/below"), "/proc/kld".into(), "relative".into(), String::new()]
-        .map(|root| format!("kvm-create new --disk 1G --set store-root={root}"))
-        .into();
+    let lines: Vec<String> =
+        [at("file"), at("dangling"), at("file/below"), "/proc/kld".into(), "relative".into(), String::new()]
+            .map(|root| format!("kvm-create new --disk 1G --set store-root={root}"))
+            .into();
     let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
     insta::assert_snapshot!(refused(&host, &lines), @"
     $ kvm-create new --disk 1G --set store-root=[host]/home/file
@@ -232,8 +240,19 @@ fn a_libvirtd_that_is_down_is_told_and_nothing_is_begun() {
     let (mut host, _) = host();
     let before = everything(&host);
     host.stop_libvirtd();
-    let lines = ["kvm-list", "kvm-show src", "kvm-create new --disk 1G", "kvm-clone src web", "kvm-snap src create one",
-        "kvm-start src", "kvm-stop src", "kvm-delete src", "kvm-template src", "kvm-ip src", "kvm-list --json"];
+    let lines = [
+        "kvm-list",
+        "kvm-show src",
+        "kvm-create new --disk 1G",
+        "kvm-clone src web",
+        "kvm-snap src create one",
+        "kvm-start src",
+        "kvm-stop src",
+        "kvm-delete src",
+        "kvm-template src",
+        "kvm-ip src",
+        "kvm-list --json",
+    ];
     let mut table = String::new();
     for line in lines {
         let run = words(line);
@@ -317,7 +336,14 @@ fn a_libvirtd_that_hangs_is_given_up_in_time_and_nothing_is_changed() {
     let before = everything(&host);
     host.signal_libvirtd("STOP");
     let mut table = String::new();
-    for line in ["kvm-list", "kvm-create new --disk 1G", "kvm-clone src web", "kvm-snap src create one", "kvm-start src", "kvm-delete src"] {
+    for line in [
+        "kvm-list",
+        "kvm-create new --disk 1G",
+        "kvm-clone src web",
+        "kvm-snap src create one",
+        "kvm-start src",
+        "kvm-delete src",
+    ] {
         let mut run = words(line);
         run.push(OsString::from("--set=libvirt-timeout=1"));
         let begun = Instant::now();
