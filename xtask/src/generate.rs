@@ -48,7 +48,9 @@ pub fn run(args: &Args, ui: &Ui) -> Result<()> {
     tools.iter().try_for_each(|tool| complete(&folder, tool))?;
     match args.check {
         true => Ok(()),
-        false => ui.line(format!("man pages and completions of {} tools are in {}", tools.len(), folder.display())),
+        false => {
+            ui.line(format!("man pages and completions of {} tools are in {}", tools.len(), folder.display()))
+        }
     }
 }
 

@@ -761,7 +761,7 @@ pub fn a_snapshot_keeps_what_was_there(make: Make) {
 /// Which the caller learns after planning.
 pub fn a_snapshot_is_recorded_with_the_consistency_that_was_reached(make: Make) {
     let case = Case::new(make);
-    case.create("a");
+    case.machine("a", b"1");
     let planned = case.store().plan_snapshot(&case.set("a"), &tag("one"), Consistency::CrashConsistent);
     let mut change = ok("plan", planned);
     ok("stage", case.store().stage(&change, &[]));
