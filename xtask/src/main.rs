@@ -7,6 +7,7 @@ mod bench;
 mod build;
 mod clean_room;
 mod demo;
+mod generate;
 mod setup;
 mod shell;
 mod test;
@@ -31,6 +32,7 @@ enum Errand {
     Demo(demo::Args),
     Test(test::Args),
     Bench(bench::Args),
+    Generate(generate::Args),
     CleanRoom(clean_room::Args),
 }
 
@@ -41,6 +43,7 @@ fn main() -> ExitCode {
         Errand::Demo(args) => demo::run(&args, &ui),
         Errand::Test(args) => test::run(&args, &ui),
         Errand::Bench(args) => bench::run(&args),
+        Errand::Generate(args) => generate::run(&args, &ui),
         Errand::CleanRoom(args) => clean_room::run(&args, &ui),
     };
     report(&ui, outcome)

@@ -168,7 +168,8 @@ pub struct StoreChange {
     pub store: String,
     /// What is done, for people.
     pub steps: Vec<Step>,
-    /// The sets as they will be, with the sources among them.
+    /// The sets as they will be, with the sources among them. The caller may correct the consistency of a new
+    /// snapshot here before the commit: it is known only when a running machine's disks have been switched.
     pub sets: Vec<Set>,
     /// Volumes of existing machines that move.
     pub repoints: Vec<Repoint>,

@@ -552,7 +552,14 @@ impl VolumeStore for SimStore {
 
     fn commit(&self, change: &StoreChange) -> Result<()> {
         let notes = self.notes(change)?;
-        let committed = self.run(notes.commit);
+        let corrected = |act| match act {
+            Act::Record { set } => {
+                let given = change.sets.iter().find(|given| given.name == set.name);
+                Act::Record { set: given.cloned().map_or(set, Box::new) }
+            }
+            other => other,
+        };
+        let committed = self.run(notes.commit.into_iter().map(corrected));
         let mut inside = self.inside();
         inside.fuse = None;
         inside.state.remove(&notes.id);

@@ -143,22 +143,34 @@ impl Machines {
 
     /// Mends what killed runs left behind, and says what it did. Operations under way are left alone.
     pub fn recover(&self) -> Result<Vec<Recovered>> {
+        self.recover_for(|_| true)
+    }
+
+    /// As [`recover`](Self::recover). What cannot be mended is an error only where it is about a machine that matters
+    /// here: what is stuck with one machine does not keep people from the others.
+    pub(super) fn recover_for(&self, matters: impl Fn(&MachineName) -> bool) -> Result<Vec<Recovered>> {
         let mut mended = Vec::new();
         for open in self.journal().left_behind::<Vec<Work>>()? {
-            let machines = &open.entry().machines;
-            let locks = match Lock::take_all(&self.state_dir, machines, &self.tool, Duration::ZERO) {
-                Ok(locks) => locks,
-                Err(Error::Busy { .. }) => continue,
-                Err(error) => return Err(error),
-            };
-            // Read again under the locks: its run may have ended well, or gone on, since we looked.
-            if let Some(open) = open.reread()? {
-                mended.push(self.mend(open)?);
+            let matters = open.entry().machines.iter().any(&matters);
+            match self.mend_if_left(open) {
+                Ok(recovered) => mended.extend(recovered),
+                Err(error) if matters => return Err(error),
+                Err(_) => {}
             }
-            drop(locks);
         }
         mended.iter().for_each(|recovered| (self.notice)(recovered));
         Ok(mended)
+    }
+
+    /// Mends an entry unless its run is under way or has ended well.
+    fn mend_if_left(&self, open: Open<Vec<Work>>) -> Result<Option<Recovered>> {
+        let machines = &open.entry().machines;
+        let _locks = match Lock::take_all(&self.state_dir, machines, &self.tool, Duration::ZERO) {
+            Err(Error::Busy { .. }) => return Ok(None),
+            locks => locks?,
+        };
+        // Read again under the locks: its run may have gone on since we looked.
+        open.reread()?.map(|open| self.mend(open)).transpose()
     }
 
     fn mend(&self, open: Open<Vec<Work>>) -> Result<Recovered> {
@@ -198,14 +210,28 @@ impl Machines {
         Journal::new(&self.state_dir)
     }
 
+    /// Makes files and new domains, both at once: each waits for the disk most of its time.
     fn stage(&self, work: &Work, files: &[StateFile]) -> Result<()> {
-        phase("stage files", || self.store.stage(&work.change, files))?;
-        let define =
-            |domain: &NewDomain| phase("define", || self.hypervisor.define(&domain.definition)).map(drop);
-        work.define.iter().try_for_each(define)
+        let define = |domain: &NewDomain| self.hypervisor.define(&domain.definition).map(drop);
+        std::thread::scope(|scope| {
+            let defined = scope.spawn(|| phase("define", || work.define.iter().try_for_each(define)));
+            let staged = phase("stage files", || self.store.stage(&work.change, files));
+            staged.and(defined.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+        })
     }
 
     fn undo(&self, work: &[Work]) -> Result<()> {
+        for NewDomain { uuid, .. } in work.iter().flat_map(|work| &work.define) {
+            // Whoever started what a killed run was making may be working with it.
+            if let Some(domain) =
+                self.hypervisor.domain_by_uuid(*uuid)?.filter(|domain| domain.state.is_active())
+            {
+                return Err(Error::busy(format!("{} is {}", domain.name, domain.state)).with_hint(format!(
+                    "save what is in it, stop it (virsh destroy {}), and try again",
+                    domain.name
+                )));
+            }
+        }
         work.iter().rev().try_for_each(|work| {
             work.define.iter().try_for_each(|domain| self.hypervisor.undefine(domain.uuid).map(drop))?;
             self.store.revert(&work.change)
