@@ -593,7 +593,7 @@ fn a_store_that_cannot_be_written_says_so() {
         Ok(change) => told(bench.store.stage(&change, &[])).0,
         Err(error) => error.to_string(),
     };
-    assert!(text.ends_with(": Not a directory"), "{text}");
+    assert!(text.ends_with("store is not a folder"), "{text}");
     let probe = bench.store.probe();
     assert!(probe.finding.ends_with("store is not a folder"), "{}", probe.finding);
 }
