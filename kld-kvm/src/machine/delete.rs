@@ -117,8 +117,9 @@ impl Machines {
             None if domain.is_none() => return Err(self.no_such(name)),
             None => Vec::new(),
         };
-        let staying: Vec<MachineName> =
-            clones.into_iter().filter(|clone| !request.names.contains(clone)).collect();
+        let (going, staying): (Vec<MachineName>, Vec<MachineName>) =
+            clones.into_iter().partition(|clone| request.names.contains(clone));
+        going.iter().try_for_each(|clone| self.collect(clone, request, victims))?;
         let mut promoted = Vec::new();
         match request.clones {
             _ if staying.is_empty() => {}
