@@ -70,19 +70,12 @@ impl Machines {
         let victims = self.victims(request)?;
         let further = victims.iter().map(|victim| &victim.name).filter(|name| !request.names.contains(name));
         locks.extend(Lock::take_all(&self.state_dir, further, &self.tool, std::time::Duration::ZERO)?);
-        // All in one operation, so that a killed run is finished whole. A store without shared bases cannot plan what
-        // goes with a machine while clones stand on it: there, one after the other.
-        let together = if self.store.capabilities().shared_bases { victims.len().max(1) } else { 1 };
-        for group in victims.chunks(together) {
-            self.let_stand(group)?;
-            let work =
-                group.iter().map(|victim| self.work_of(victim, request.force)).collect::<Result<_>>()?;
-            let names: Vec<MachineName> = group.iter().map(|victim| victim.name.clone()).collect();
-            self.carry_through(&title(group), &names, work)?;
-        }
-        let deleted = victims.iter().map(|victim| victim.name.clone()).collect();
+        self.let_stand(&victims)?;
+        let work = victims.iter().map(|victim| self.work_of(victim, request.force)).collect::<Result<_>>()?;
+        let names: Vec<MachineName> = victims.iter().map(|victim| victim.name.clone()).collect();
+        self.carry_through(&title(&victims), &names, work)?;
         let promoted = victims.into_iter().flat_map(|victim| victim.promoted).collect();
-        let mut report = DeleteReport { deleted, promoted };
+        let mut report = DeleteReport { deleted: names, promoted };
         report.promoted.retain(|name| !report.deleted.contains(name));
         Ok(report)
     }
