@@ -76,13 +76,24 @@ pub fn remove_dir_if_empty(path: &Path) -> Result<Change<()>> {
     }
 }
 
-/// Makes a folder and those above it.
+/// Makes a folder with this mode, and those above it that everybody may pass through (0755): QEMU runs as a user of
+/// its own and must reach its disks below. The umask does not matter. Folders that are there stay as they are.
 pub fn create_dir_all(path: &Path, mode: u32) -> Result<()> {
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(mode)
-        .create(path)
-        .trying(|| format!("cannot create the folder {}", path.display()))
+    let what = || format!("cannot create the folder {}", path.display());
+    let missing: Vec<&Path> = path.ancestors().take_while(|folder| !folder.exists()).collect();
+    for folder in missing.into_iter().rev().filter(|folder| !folder.as_os_str().is_empty()) {
+        let mode = if folder == path { mode } else { 0o755 };
+        match std::fs::DirBuilder::new().mode(mode).create(folder) {
+            Ok(()) => std::fs::set_permissions(folder, Permissions::from_mode(mode)).trying(what)?,
+            // Another run made it meanwhile.
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists && folder.is_dir() => {}
+            Err(error) => return Err(error).trying(what),
+        }
+    }
+    match path.is_dir() {
+        true => Ok(()),
+        false => Err(Error::failed(what(), "something else is there")),
+    }
 }
 
 /// Makes a folder that must not be there yet.
@@ -147,6 +158,18 @@ mod tests {
         assert_eq!(read_bytes(&below, 9).unwrap(), None);
         assert!(!remove_if_exists(&below).unwrap().is_changed());
         assert!(!remove_dir_if_empty(&below).unwrap().is_changed());
+    }
+
+    #[test]
+    fn folders_above_a_private_one_let_everybody_through() {
+        let dir = tempfile::tempdir().unwrap();
+        let private = dir.path().join("kld/state/locks");
+        create_dir_all(&private, 0o700).unwrap();
+        create_dir_all(&private, 0o755).unwrap();
+        let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(&private), 0o700);
+        assert_eq!(mode(&dir.path().join("kld/state")), 0o755);
+        assert_eq!(mode(&dir.path().join("kld")), 0o755);
     }
 
     #[test]

@@ -106,6 +106,13 @@ impl SimHypervisor {
         self.inside().addresses.insert(uuid, addresses);
     }
 
+    /// Saves the memory of a domain that is off, or forgets it.
+    pub fn set_saved(&self, uuid: Uuid, saved: bool) {
+        if let Some(domain) = self.inside().domains.get_mut(&uuid) {
+            domain.saved = saved;
+        }
+    }
+
     /// Puts a domain into a state, as somebody else might have.
     pub fn set_state(&self, uuid: Uuid, state: State) {
         if let Some(domain) = self.inside().domains.get_mut(&uuid) {
@@ -186,8 +193,14 @@ impl Hypervisor for SimHypervisor {
         {
             return Err(bad(format!("'{}' has the UUID {}", other.name, other.uuid)));
         }
-        let new =
-            DomainRecord { name, uuid, state: State::Off, persistent: true, definition: definition.clone() };
+        let new = DomainRecord {
+            name,
+            uuid,
+            state: State::Off,
+            persistent: true,
+            saved: false,
+            definition: definition.clone(),
+        };
         let domain = inside.domains.entry(uuid).or_insert(new);
         (domain.definition, domain.persistent) = (definition, true);
         Ok(uuid)

@@ -173,6 +173,9 @@ pub struct StoreChange {
     pub sets: Vec<Set>,
     /// Volumes of existing machines that move.
     pub repoints: Vec<Repoint>,
+    /// Files that the commit may remove or rewrite, unless something else that the store knows of needs them.
+    #[serde(default)]
+    pub frees: Vec<PathBuf>,
     /// The store's own notes.
     pub inner: serde_json::Value,
 }

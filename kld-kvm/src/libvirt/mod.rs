@@ -126,6 +126,10 @@ impl Hypervisor for Libvirt {
         "libvirt"
     }
 
+    fn place(&self) -> String {
+        self.uri.clone()
+    }
+
     fn capabilities(&self) -> HypervisorCapabilities {
         HypervisorCapabilities { live_switch: true, hardware: self.guest_kind() == "kvm" }
     }

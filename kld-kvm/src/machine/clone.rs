@@ -166,6 +166,10 @@ fn origin(
             return Err(Error::refused(format!("{} cannot be cloned: {}", source.name, shared.join("; ")))
                 .with_hint("detach what cannot be copied, or make it read-only, and clone again"));
         }
+        source.check_not_saved()?;
+        if request.kind == CloneKind::Linked {
+            source.check_not_in_use()?;
+        }
         let consistency = match source.record.state {
             State::Off | State::Crashed => Consistency::Stopped,
             _ => Consistency::CrashConsistent,
