@@ -264,6 +264,10 @@ pub trait VolumeStore: Send + Sync {
     /// A set for a machine whose disks were made by other means. Nothing is written until a change is committed.
     /// An error where the store cannot serve these disks.
     fn adopt(&self, name: &MachineName, machine: Uuid, volumes: Vec<Volume>) -> Result<Set>;
+    /// Whether somebody has a volume open, as far as the store can tell: a machine, or another program.
+    fn in_use(&self, _volume: &Volume) -> Result<bool> {
+        Ok(false)
+    }
     /// The sets that stand on this one: its clones, not theirs.
     fn clones(&self, set: &Set) -> Result<Vec<MachineName>>;
     /// The space that a set takes.

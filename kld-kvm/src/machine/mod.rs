@@ -136,6 +136,22 @@ impl Machines {
         }
     }
 
+    /// Refuses where a machine that is off has a disk that somebody writes to: `qemu-nbd`, `guestfish`, another machine.
+    fn check_not_in_use(&self, machine: &Machine) -> Result<()> {
+        if machine.record.state.is_active() {
+            return Ok(());
+        }
+        for volume in &machine.set.volumes {
+            if self.store.in_use(volume)? {
+                let what = format!("the disk {} of {} is open in another program", volume.name, machine.name);
+                return Err(
+                    Error::busy(what).with_hint(format!("close {} there first", volume.path.display()))
+                );
+            }
+        }
+        Ok(())
+    }
+
     /// Refuses where a machine that kld has no record of stands on files that the change may remove or rewrite: one
     /// that is off holds no lock on them.
     fn check_nobody_else_needs(&self, change: &StoreChange) -> Result<()> {
@@ -244,23 +260,6 @@ impl Machine {
             ))),
             false => Ok(()),
         }
-    }
-
-    /// Refuses where a machine that is off has a disk that somebody writes to: `qemu-nbd`, `guestfish`, another machine.
-    fn check_not_in_use(&self) -> Result<()> {
-        if self.record.state.is_active() {
-            return Ok(());
-        }
-        for volume in self.set.volumes.iter().filter(|volume| volume.format != VolumeFormat::Block) {
-            if image::in_use(&volume.path)? {
-                return Err(Error::busy(format!(
-                    "the disk {} of {} is open in another program",
-                    volume.name, self.name
-                ))
-                .with_hint(format!("close {} there first", volume.path.display())));
-            }
-        }
-        Ok(())
     }
 }
 

@@ -80,7 +80,7 @@ impl Machines {
             .with_hint("detach what cannot be snapshot, and try again"));
         }
         machine.check_not_saved()?;
-        machine.check_not_in_use()?;
+        self.check_not_in_use(&machine)?;
         let consistency = match machine.record.state {
             State::Off | State::Crashed => Consistency::Stopped,
             _ => Consistency::CrashConsistent,
@@ -129,7 +129,7 @@ impl Machines {
                 .with_hint(format!("stop it first: kvm-stop {name}")));
         }
         machine.check_not_saved()?;
-        machine.check_not_in_use()?;
+        self.check_not_in_use(&machine)?;
         let newer: Vec<SnapshotTag> = machine.set.snapshots.iter().rev().map(|one| one.tag.clone()).collect();
         let newer: Vec<SnapshotTag> = newer.into_iter().take_while(|one| one != tag).collect();
         if !newer.is_empty() && !discard_newer {
