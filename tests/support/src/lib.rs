@@ -5,7 +5,7 @@
 //! Nothing here changes the host: no service, no apt source, no libvirt configuration.
 #![deny(missing_docs)]
 
-pub mod apt;
+pub use kld_build::apt;
 pub mod host;
 pub mod kill;
 pub mod root;

@@ -1,0 +1,4 @@
+//! The lab: a Debian guest with OpenZFS, WireGuard and nested KVM.
+#![deny(missing_docs)]
+
+pub mod recipe;
