@@ -1,6 +1,8 @@
 //! What the lab is made of.
 
 use kld_build::Recipe;
+use kld_build::appliance::{Disk, Shape};
+use kld_core::ByteSize;
 
 /// Debian's release, whose kernel and OpenZFS go together.
 pub const SUITE: &str = "trixie";
@@ -68,4 +70,10 @@ pub fn tree() -> Recipe {
         components: ["main", "contrib"].map(str::to_string).to_vec(),
         packages: PACKAGES.iter().map(ToString::to_string).collect(),
     }
+}
+
+/// The lab's hardware: disks `data1` to `data4`, and an interface on the network of the labs that are up together.
+pub fn shape() -> Shape {
+    let disk = |number: u32| Disk { serial: format!("data{number}"), size: ByteSize::gib(20) };
+    Shape { memory: ByteSize::gib(4), processors: 2, disks: (1..=4).map(disk).collect(), interfaces: 1 }
 }
