@@ -44,6 +44,12 @@ impl Image {
         })
     }
 
+    /// The image of a tree and modules, where it is packed and whole.
+    pub fn find(cache: &Cache, tree: &Tree, modules: Option<&Modules>, bare: bool) -> Result<Option<Image>> {
+        let key = key(tree, &tree.kernel()?, modules, bare)?;
+        Ok(cache.find(&key).map(|folder| Image::in_folder(&folder, bare)))
+    }
+
     fn in_folder(folder: &Path, bare: bool) -> Image {
         let root = (!bare).then(|| folder.join("root.erofs"));
         Image { kernel: folder.join("vmlinuz"), initramfs: folder.join("initramfs"), root }

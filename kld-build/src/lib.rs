@@ -25,7 +25,7 @@ use kld_core::exec::Exec;
 /// A program in mount and process namespaces of its own, with a low priority: it and all that it starts end when
 /// this process does, a SIGKILL included, and no mount of it is seen outside.
 pub(crate) fn contained(program: &str) -> Exec {
-    Exec::new("setpriv").called(program).args(["--pdeathsig=KILL", "nice", "--adjustment=5"]).args([
+    Exec::new("nice").called(program).args(["--adjustment=5"]).args([
         "unshare",
         "--mount",
         "--pid",

@@ -144,6 +144,7 @@ impl Exec {
             |cause: &dyn std::fmt::Display| Error::failed(format!("cannot run {}", self.program), cause);
         let mut command = self.command()?;
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        die_with_us(&mut command);
         let mut child = command.spawn().map_err(|cause| failed(&cause))?;
         let stdout = drain(child.stdout.take());
         let stderr = drain(child.stderr.take());
@@ -165,6 +166,19 @@ impl Exec {
         let stderr = String::from_utf8_lossy(&stderr.join().unwrap_or_default()).into_owned();
         Ok(Finished { code: status.code(), stdout: stdout.join().unwrap_or_default(), stderr })
     }
+}
+
+/// Ends the program with the thread that started it: a `qemu-img` that outlives a killed run would go on writing to
+/// files, and hold locks on them, which the next run is to remove.
+fn die_with_us(command: &mut Command) {
+    let parent = nix::unistd::getpid();
+    let before_exec = move || {
+        nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL)?;
+        // It may have ended before the line above.
+        if nix::unistd::getppid() == parent { Ok(()) } else { Err(nix::errno::Errno::ESRCH.into()) }
+    };
+    // SAFETY: prctl and getppid are async-signal-safe, and nothing is allocated.
+    unsafe { command.pre_exec(before_exec) };
 }
 
 /// Replaces this process with another program, which sees `name` as its own; returns only if that fails. Used

@@ -69,8 +69,9 @@ impl Tool {
 
 /// The flags that every tool has.
 fn common_args() -> [Arg; 5] {
-    let flag =
-        |name: &'static str, help: &'static str| Arg::new(name).long(name).action(ArgAction::SetTrue).help(help);
+    let flag = |name: &'static str, help: &'static str| {
+        Arg::new(name).long(name).action(ArgAction::SetTrue).help(help)
+    };
     [
         flag("json", "Print JSON for programs").help_heading("Output").global(true),
         flag("quiet", "Print no notes and no progress").short('q').help_heading("Output").global(true),

@@ -13,6 +13,7 @@ fn main() -> Result<()> {
     let state = Path::new(config.get("state-dir"));
     let libvirt = Arc::new(Libvirt::new(config.get("libvirt-uri"), Duration::from_secs(30), state));
     let store = Arc::new(DirStore::new(config.get("store-root")));
-    let report = Machines::new(libvirt, store, state, "my-program").clone_machine(&CloneRequest::new(source?, [new?]))?;
+    let report = Machines::new(libvirt, store, state, "my-program")
+        .clone_machine(&CloneRequest::new(source?, [new?]))?;
     kld_core::ui::Ui::default().line(format!("{} stands on {}", report.clones[0].name, report.source))
 }

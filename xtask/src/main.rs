@@ -1,1 +1,53 @@
-fn main() {}
+#![deny(missing_docs)]
+//! The project's own errands: `cargo xtask setup`, `demo`, `test`, `bench`, `lab`, `generate`, `clean-room`.
+//!
+//! It needs Rust and a C linker only, since its first errand is to fetch the rest.
+
+mod bench;
+mod build;
+mod clean_room;
+mod demo;
+mod lab;
+mod setup;
+mod shell;
+mod test;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use kld_core::tool::report;
+use kld_core::ui::Ui;
+
+/// The project's own errands.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Args {
+    #[command(subcommand)]
+    errand: Errand,
+}
+
+#[derive(Subcommand)]
+enum Errand {
+    Setup(setup::Args),
+    Demo(demo::Args),
+    Test(test::Args),
+    Bench(bench::Args),
+    Lab(lab::Args),
+    CleanRoom(clean_room::Args),
+}
+
+fn main() -> ExitCode {
+    let ui = Ui::default();
+    let outcome = match Args::parse().errand {
+        Errand::Setup(args) => setup::run(&args, &ui),
+        Errand::Demo(args) => demo::run(&args, &ui),
+        Errand::Test(args) => test::run(&args, &ui),
+        Errand::Bench(args) => bench::run(&args),
+        Errand::Lab(args) => match lab::run(&args, &ui) {
+            Ok(code) => return code,
+            Err(error) => Err(error),
+        },
+        Errand::CleanRoom(args) => clean_room::run(&args, &ui),
+    };
+    report(&ui, outcome)
+}

@@ -39,7 +39,10 @@ pub fn dry_run() -> Arg {
 
 /// `--store`.
 pub fn store() -> Arg {
-    Arg::new("store").long("store").value_name("NAME").help("Volume store to use instead of the configured one")
+    Arg::new("store")
+        .long("store")
+        .value_name("NAME")
+        .help("Volume store to use instead of the configured one")
 }
 
 /// The context with `--store` in force.

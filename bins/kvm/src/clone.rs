@@ -41,7 +41,8 @@ fn command() -> Command {
 fn run(context: &Context, matches: &ArgMatches) -> Result<()> {
     let source = name(matches, "source")?;
     let mut request = CloneRequest::new(source, new_names(matches)?);
-    request.snapshot = matches.get_one::<String>("snapshot").map(|tag| SnapshotTag::parse(tag)).transpose()?;
+    request.snapshot =
+        matches.get_one::<String>("snapshot").map(|tag| SnapshotTag::parse(tag)).transpose()?;
     request.kind = if matches.get_flag("full") { CloneKind::Full } else { CloneKind::Linked };
     request.seed = !matches.get_flag("no-seed");
     let context = &with_store(context, matches)?;
@@ -79,8 +80,11 @@ fn show(context: &Context, report: &CloneReport, seconds: f64) -> Result<()> {
 /// The names that are written out, and the numbered ones.
 fn new_names(matches: &ArgMatches) -> Result<Vec<MachineName>> {
     let mut all = names(matches, "names")?;
-    if let (Some(count), Some(prefix)) = (matches.get_one::<u32>("count"), matches.get_one::<String>("prefix")) {
-        let numbered: Result<Vec<_>> = (1..=*count).map(|n| MachineName::parse(&format!("{prefix}{n}"))).collect();
+    if let (Some(count), Some(prefix)) =
+        (matches.get_one::<u32>("count"), matches.get_one::<String>("prefix"))
+    {
+        let numbered: Result<Vec<_>> =
+            (1..=*count).map(|n| MachineName::parse(&format!("{prefix}{n}"))).collect();
         all.extend(numbered?);
     }
     match all.is_empty() {

@@ -47,13 +47,12 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<()> {
 /// Copies both ways until the escape key, the end of the input or the end of the machine.
 fn talk(context: &Context, mut console: File) -> Result<()> {
     let stdin = std::io::stdin();
-    let mut input = File::from(stdin.as_fd().try_clone_to_owned().trying(|| "cannot read standard input".into())?);
+    let mut input =
+        File::from(stdin.as_fd().try_clone_to_owned().trying(|| "cannot read standard input".into())?);
     let mut buffer = [0; 4096];
     loop {
-        let mut fds = [
-            PollFd::new(console.as_fd(), PollFlags::POLLIN),
-            PollFd::new(stdin.as_fd(), PollFlags::POLLIN),
-        ];
+        let mut fds =
+            [PollFd::new(console.as_fd(), PollFlags::POLLIN), PollFd::new(stdin.as_fd(), PollFlags::POLLIN)];
         match poll(&mut fds, PollTimeout::NONE) {
             Err(nix::errno::Errno::EINTR) => continue,
             other => other.trying(|| "cannot wait for the console".to_string())?,
@@ -71,7 +70,9 @@ fn talk(context: &Context, mut console: File) -> Result<()> {
             let count = input.read(&mut buffer).trying(|| "cannot read standard input".to_string())?;
             let typed = &buffer[..count];
             let escape = typed.iter().position(|byte| *byte == ESCAPE);
-            console.write_all(&typed[..escape.unwrap_or(count)]).trying(|| "cannot write to the console".into())?;
+            console
+                .write_all(&typed[..escape.unwrap_or(count)])
+                .trying(|| "cannot write to the console".into())?;
             if count == 0 || escape.is_some() {
                 return Ok(());
             }
@@ -87,7 +88,8 @@ struct Raw {
 
 impl Raw {
     fn stdin() -> Result<Self> {
-        let file = std::io::stdin().as_fd().try_clone_to_owned().trying(|| "cannot use the terminal".to_string())?;
+        let file =
+            std::io::stdin().as_fd().try_clone_to_owned().trying(|| "cannot use the terminal".to_string())?;
         Self::new(file.into())
     }
 

@@ -81,7 +81,8 @@ fn request(context: &Context, matches: &ArgMatches) -> Result<CreateRequest> {
     let text = |name: &str| matches.get_one::<String>(name).map(String::as_str);
     let memory = ByteSize::parse_with_unit(text("memory").unwrap_or_default(), "M")?;
     if memory < ByteSize::mib(1) {
-        return Err(Error::usage(format!("{memory} of memory is too little")).with_hint("write a size such as 512M or 4G"));
+        return Err(Error::usage(format!("{memory} of memory is too little"))
+            .with_hint("write a size such as 512M or 4G"));
     }
     let firmware = match (matches.get_flag("secure-boot"), matches.get_flag("uefi")) {
         (true, _) => FirmwareRequest::SecureBoot,
@@ -128,7 +129,9 @@ fn disks(matches: &ArgMatches) -> Result<Vec<DiskRequest>> {
         disks[0].image = Some((path, format));
     }
     if disks.len() > 26 {
-        return Err(Error::usage(format!("{} disks are too many", disks.len())).with_hint("a machine has at most 26"));
+        return Err(
+            Error::usage(format!("{} disks are too many", disks.len())).with_hint("a machine has at most 26")
+        );
     }
     Ok(disks)
 }
@@ -156,9 +159,16 @@ fn cloud_init(matches: &ArgMatches, name: &MachineName) -> Result<Option<CloudIn
         Some(path) => Some(kld_core::fsio::read_text(path, LARGEST_USER_DATA)?.ok_or_else(|| missing(path))?),
         None => None,
     };
-    let asked = matches.get_flag("cloud-init") || user.is_some() || hostname.is_some() || user_data_file.is_some();
+    let asked =
+        matches.get_flag("cloud-init") || user.is_some() || hostname.is_some() || user_data_file.is_some();
     let any = asked || !packages.is_empty() || !keys.is_empty();
-    Ok(any.then(|| CloudInit { user, ssh_keys: keys, packages, hostname: hostname.unwrap_or_else(|| name.clone()), user_data_file }))
+    Ok(any.then(|| CloudInit {
+        user,
+        ssh_keys: keys,
+        packages,
+        hostname: hostname.unwrap_or_else(|| name.clone()),
+        user_data_file,
+    }))
 }
 
 /// A key as it is, or the keys in a file of them.
@@ -182,7 +192,9 @@ fn absolute(path: &Path) -> Result<PathBuf> {
 
 /// A name that goes into a definition: one word of ordinary letters.
 fn plain(what: &str, text: &str) -> Result<String> {
-    let fine = !text.is_empty() && text.len() <= 63 && text.chars().all(|c| c.is_ascii_alphanumeric() || "._-:".contains(c));
+    let fine = !text.is_empty()
+        && text.len() <= 63
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || "._-:".contains(c));
     match fine {
         true => Ok(text.to_string()),
         false => Err(Error::usage(format!("'{}' is not the name of a {what}", text.escape_debug()))

@@ -27,7 +27,8 @@ pub const STORES: &[Factory<dyn VolumeStore>] =
 pub fn libvirt(config: &Config) -> Result<Libvirt> {
     let seconds = config.get("libvirt-timeout");
     let seconds = seconds.parse().ok().filter(|seconds| (1..=3600).contains(seconds)).ok_or_else(|| {
-        Error::usage(format!("libvirt-timeout is '{}'", seconds.escape_debug())).with_hint("write seconds, 1 to 3600")
+        Error::usage(format!("libvirt-timeout is '{}'", seconds.escape_debug()))
+            .with_hint("write seconds, 1 to 3600")
     })?;
     Ok(Libvirt::new(config.get("libvirt-uri"), Duration::from_secs(seconds), &absolute(config, "state-dir")?))
 }

@@ -15,7 +15,13 @@ fn command() -> Command {
     Command::new("kvm-ip")
         .args([
             name_arg("name", "The machine"),
-            Arg::new("wait").long("wait").short('w').value_name("SECONDS").value_parser(value_parser!(u64).range(0..=86_400)).default_value("0").help("How long to wait for an address"),
+            Arg::new("wait")
+                .long("wait")
+                .short('w')
+                .value_name("SECONDS")
+                .value_parser(value_parser!(u64).range(0..=86_400))
+                .default_value("0")
+                .help("How long to wait for an address"),
         ])
         .after_help("Examples:\n  kvm-ip web-5\n  ssh admin@$(kvm-ip web-5 --wait 60 | head -n 1)")
 }

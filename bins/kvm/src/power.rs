@@ -10,8 +10,10 @@ use kld_kvm::machine::StopRequest;
 use crate::args::{flag, names, names_arg, store, with_store};
 use crate::host::machines;
 
-pub const START: Tool = Tool { name: "kvm-start", about: kld_catalog::about("kvm-start"), command: start_command, run: start };
-pub const STOP: Tool = Tool { name: "kvm-stop", about: kld_catalog::about("kvm-stop"), command: stop_command, run: stop };
+pub const START: Tool =
+    Tool { name: "kvm-start", about: kld_catalog::about("kvm-start"), command: start_command, run: start };
+pub const STOP: Tool =
+    Tool { name: "kvm-stop", about: kld_catalog::about("kvm-stop"), command: stop_command, run: stop };
 
 fn start_command() -> Command {
     Command::new("kvm-start")
@@ -23,11 +25,23 @@ fn stop_command() -> Command {
     Command::new("kvm-stop")
         .args([
             names_arg("names", "The machines to stop"),
-            Arg::new("timeout").long("timeout").short('t').value_name("SECONDS").value_parser(value_parser!(u64).range(0..=86_400)).default_value("60").help("How long the guest has to shut down"),
-            flag("force", "Take the power away where the guest does not shut down in time; with --timeout 0, at once").short('f'),
+            Arg::new("timeout")
+                .long("timeout")
+                .short('t')
+                .value_name("SECONDS")
+                .value_parser(value_parser!(u64).range(0..=86_400))
+                .default_value("60")
+                .help("How long the guest has to shut down"),
+            flag(
+                "force",
+                "Take the power away where the guest does not shut down in time; with --timeout 0, at once",
+            )
+            .short('f'),
             store(),
         ])
-        .after_help("Examples:\n  kvm-stop web-5\n  kvm-stop web-5 --timeout 10 --force\n  kvm-stop web-5 -t 0 -f")
+        .after_help(
+            "Examples:\n  kvm-stop web-5\n  kvm-stop web-5 --timeout 10 --force\n  kvm-stop web-5 -t 0 -f",
+        )
 }
 
 fn start(context: &Context, matches: &ArgMatches) -> Result<()> {
@@ -62,7 +76,11 @@ fn each(
             Ok(change) => {
                 changes.push(serde_json::json!({"name": name, "changed": change.is_changed()}));
                 if !context.ui.json {
-                    let text = if change.is_changed() { format!("{name} {done}") } else { format!("{name} is already {already}") };
+                    let text = if change.is_changed() {
+                        format!("{name} {done}")
+                    } else {
+                        format!("{name} is already {already}")
+                    };
                     context.ui.line(text)?;
                 }
             }

@@ -46,10 +46,16 @@ fn lines(report: &MachineReport) -> Vec<(&'static str, String)> {
     for (index, disk) in report.disks.iter().enumerate() {
         let size = disk.size.map(|size| format!("{size}  ")).unwrap_or_default();
         let path = disk.path.as_ref().map_or("-".to_string(), |path| path.display().to_string());
-        add(if index == 0 { "disks" } else { "" }, format!("{:<4} {:<6} {size}{path}", disk.target, disk.device));
+        add(
+            if index == 0 { "disks" } else { "" },
+            format!("{:<4} {:<6} {size}{path}", disk.target, disk.device),
+        );
     }
     if let Some(space) = report.space {
-        add("space", format!("{} used, {} shared, {} by snapshots", space.used, space.shared, space.snapshots));
+        add(
+            "space",
+            format!("{} used, {} shared, {} by snapshots", space.used, space.shared, space.snapshots),
+        );
     }
     if !report.lineage.is_empty() {
         add("cloned from", report.lineage.join(" <- "));

@@ -29,7 +29,9 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<()> {
     let change = machines.set_template(&name, template)?;
     if context.ui.json {
         let changed = change.is_changed();
-        return context.ui.json(&serde_json::json!({"version": 1, "name": name, "template": template, "changed": changed}));
+        return context.ui.json(
+            &serde_json::json!({"version": 1, "name": name, "template": template, "changed": changed}),
+        );
     }
     let what = if template { "a template" } else { "an ordinary machine" };
     let already = if change.is_changed() { "now" } else { "already" };

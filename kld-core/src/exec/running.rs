@@ -1,8 +1,8 @@
 //! Programs that run beside this one, and end with it.
 #![allow(clippy::disallowed_types, reason = "a part of the door that the rule points to")]
 
-use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -66,7 +66,7 @@ impl Exec {
         };
         let mut command = self.command()?;
         command.stdin(streams.stdin).stdout(streams.stdout).stderr(streams.stderr);
-        end_with_parent(&mut command);
+        super::die_with_us(&mut command);
         let end = Arc::new(End::default());
         let (report, reported) = mpsc::channel();
         // The kernel ends the program with the thread that started it, not with the process: so that thread has
@@ -97,17 +97,6 @@ fn await_end(mut child: Child, pid: Pid, end: &End) {
     let mut status = end.lock();
     *status = Some(child.wait().unwrap_or_else(|_| ExitStatus::from_raw(0)));
     end.came.notify_all();
-}
-
-fn end_with_parent(command: &mut Command) {
-    let parent = nix::unistd::getpid();
-    let bind = move || {
-        nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
-        // The parent may have gone before the bond was made.
-        if nix::unistd::getppid() == parent { Ok(()) } else { Err(nix::errno::Errno::ESRCH.into()) }
-    };
-    // SAFETY: between fork and exec the closure makes two system calls, and neither allocates nor locks.
-    unsafe { command.pre_exec(bind) };
 }
 
 impl Running {

@@ -190,12 +190,22 @@ pub struct StateFile {
 }
 
 /// What is in a state file.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub enum StateContent {
     /// These bytes.
     Bytes(Vec<u8>),
     /// What is in another file.
     CopyOf(PathBuf),
+}
+
+/// Says how much, not what: a seed may hold secrets.
+impl std::fmt::Debug for StateContent {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            StateContent::Bytes(bytes) => write!(f, "Bytes({} bytes)", bytes.len()),
+            StateContent::CopyOf(path) => f.debug_tuple("CopyOf").field(path).finish(),
+        }
+    }
 }
 
 /// What a store can do, for people to know and for tools to choose.
@@ -254,6 +264,11 @@ pub trait VolumeStore: Send + Sync {
     fn clones(&self, set: &Set) -> Result<Vec<MachineName>>;
     /// The space that a set takes.
     fn space(&self, set: &Set) -> Result<Space>;
+    /// The space that each of many sets takes, in their order. A store that must look at every disk to tell one
+    /// set's space does so once here.
+    fn spaces(&self, sets: &[Set]) -> Result<Vec<Space>> {
+        sets.iter().map(|set| self.space(set)).collect()
+    }
 
     /// A new set with new volumes.
     fn plan_create(&self, name: &MachineName, machine: Uuid, volumes: &[NewVolume]) -> Result<StoreChange>;

@@ -72,16 +72,16 @@ impl Definition {
     /// The memory that it starts with; zero where the definition does not say it in `<memory>`.
     pub fn memory(&self) -> ByteSize {
         let Some(memory) = self.root().child("memory") else { return ByteSize::default() };
-        let unit = match memory.get("unit").unwrap_or("KiB") {
-            "b" | "bytes" => 1,
-            "KB" => 1000,
-            "k" | "KiB" => 1 << 10,
-            "MB" => 1000 * 1000,
-            "M" | "MiB" => 1 << 20,
-            "GB" => 1000 * 1000 * 1000,
-            "G" | "GiB" => 1 << 30,
-            "TB" => 1000 * 1000 * 1000 * 1000,
-            "T" | "TiB" => 1 << 40,
+        let unit = match memory.get("unit").unwrap_or("KiB").to_ascii_lowercase().as_str() {
+            "b" | "byte" | "bytes" => 1,
+            "kb" => 1000,
+            "k" | "kib" => 1 << 10,
+            "mb" => 1000 * 1000,
+            "m" | "mib" => 1 << 20,
+            "gb" => 1000 * 1000 * 1000,
+            "g" | "gib" => 1 << 30,
+            "tb" => 1000 * 1000 * 1000 * 1000,
+            "t" | "tib" => 1 << 40,
             _ => 0,
         };
         ByteSize::new(memory.text().trim().parse::<u64>().unwrap_or(0).saturating_mul(unit))

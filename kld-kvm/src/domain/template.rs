@@ -37,7 +37,7 @@ impl Definition {
 
     fn mark(&mut self) {
         let root = self.root_mut();
-        let scope = root.clone();
+        let scope = root.shell();
         if root.child("metadata").is_none() {
             root.append_after(
                 &["name", "uuid", "hwuuid", "genid", "title", "description"],
@@ -46,7 +46,7 @@ impl Definition {
             );
         }
         let metadata = root.ensure("metadata", 1);
-        let outer = Element::new("metadata");
+        let outer = metadata.shell();
         let known = metadata.elements_mut().find(|child| belongs(&scope, &outer, child));
         match known {
             Some(machine) => {
@@ -76,9 +76,9 @@ impl Definition {
 
     fn unmark(&mut self) {
         let root = self.root_mut();
-        let scope = root.clone();
+        let scope = root.shell();
         if let Some(metadata) = root.child_mut("metadata") {
-            let outer = metadata.clone();
+            let outer = metadata.shell();
             let mut removed = 0;
             for machine in metadata.elements_mut().filter(|child| belongs(&scope, &outer, child)) {
                 removed += machine.remove(|mark| local(mark.name()) == "template");

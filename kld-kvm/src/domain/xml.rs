@@ -224,11 +224,13 @@ impl Element {
         self.find(path).map(Element::text)
     }
 
-    /// Calls `see` with this element and all below it.
-    pub fn walk_mut(&mut self, see: &mut dyn FnMut(&mut Element)) {
-        see(self);
-        for child in self.elements_mut() {
-            child.walk_mut(see);
+    /// The element without its content.
+    pub fn shell(&self) -> Element {
+        Element {
+            name: self.name.clone(),
+            attributes: self.attributes.clone(),
+            tail: self.tail.clone(),
+            nodes: Vec::new(),
         }
     }
 }

@@ -94,7 +94,7 @@ pub(super) fn start(libvirt: &Libvirt, uuid: Uuid) -> Result<Change<()>> {
             domain.get_xml_desc(0)
         })?
         .and_then(|live| Definition::parse(&live).ok().map(|live| live.kind().to_string()));
-    let distrusted = kind.as_deref() == Some("kvm") && !libvirt.kvm().is_ok_and(|kvm| kvm.runs_guests);
+    let distrusted = kind.as_deref() == Some("kvm") && libvirt.kvm().is_ok_and(|kvm| !kvm.runs_guests);
 
     let begun = Instant::now();
     let mut pause = Duration::from_millis(5);
@@ -175,8 +175,7 @@ fn complaint(log: &str) -> Option<String> {
     let spoken = |line: &&str| line.contains("qemu-system-") || line.starts_with("KVM");
     let line =
         run.lines().skip(1).filter(|line| !line.contains("terminating on signal")).filter(spoken).last()?;
-    // "2026-03-01T12:00:00.000000Z qemu-system-x86_64: ...": the time is of no use here.
-    Some(line.split_once("Z qemu-").map_or(line.to_string(), |(_, rest)| format!("qemu-{rest}")))
+    Some(tell::untimed(line))
 }
 
 fn look(libvirt: &Libvirt, uuid: Uuid) -> Result<Option<(Look, String)>> {
@@ -300,9 +299,9 @@ mod tests {
         let log = "2026-03-01 1: starting up libvirt version\nqemu-system-x86_64: old\n\
                    2026-03-02 1: starting up libvirt version\nPATH=/bin \\\n/usr/bin/qemu-system-x86_64 \\\n\
                    KVM internal error. Suberror: 1\nRAX=0\n\
-                   2026-03-02T01:02:03.4Z qemu-system-x86_64: terminating on signal 15 from pid 1\n";
+                   2026-03-02T01:02:03.123456Z qemu-system-x86_64: terminating on signal 15 from pid 1\n";
         assert_eq!(complaint(log).as_deref(), Some("KVM internal error. Suberror: 1"));
-        let log = "x: starting up \n2026-03-02T01:02:03.4Z qemu-system-x86_64: cannot open a\n";
+        let log = "x: starting up \n2026-03-02T01:02:03.123456Z qemu-system-x86_64: cannot open a\n";
         assert_eq!(complaint(log).as_deref(), Some("qemu-system-x86_64: cannot open a"));
         assert_eq!(complaint(""), None);
     }

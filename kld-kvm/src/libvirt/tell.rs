@@ -42,7 +42,11 @@ fn hint(code: Number, message: &str) -> Option<&'static str> {
         Some("run it as root, or add your user to the group libvirt")
     } else if has("already exists with uuid") || has("already defined with uuid") {
         Some("choose another name, or delete the machine that has it")
-    } else if has("Could not access KVM") || has("failed to initialize kvm") || has("accel 'kvm' is not") {
+    } else if has("Could not access KVM")
+        || has("failed to initialize kvm")
+        || has("accel 'kvm' is not")
+        || has("/kvm/kvm.c")
+    {
         Some("this host has no usable KVM: define the machine for software emulation (domain type 'qemu')")
     } else if has("Permission denied") {
         Some(
@@ -59,13 +63,24 @@ fn hint(code: Number, message: &str) -> Option<&'static str> {
 
 /// A message on one line, without the words that say nothing.
 pub(super) fn plain(message: &str) -> String {
-    let lines: Vec<_> = message.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let lines: Vec<_> = message.lines().map(untimed).filter(|line| !line.is_empty()).collect();
     let text = lines.join("; ");
     let mut text = text.as_str();
     for noise in ["internal error: ", "operation failed: ", "Requested operation is not valid: "] {
         text = text.strip_prefix(noise).unwrap_or(text);
     }
     text.to_string()
+}
+
+/// A line without the times that QEMU writes before its words, as in `2026-03-01T12:00:00.123456Z qemu: ...`.
+pub(super) fn untimed(line: &str) -> String {
+    let time = |word: &&str| {
+        word.len() > 19
+            && word.ends_with('Z')
+            && word.contains('T')
+            && word.bytes().all(|byte| byte.is_ascii_digit() || b"-:.TZ".contains(&byte))
+    };
+    line.trim().split(' ').filter(|word| !time(word)).collect::<Vec<_>>().join(" ")
 }
 
 /// Why a domain's processors stand still, in words that end a sentence.

@@ -18,10 +18,16 @@ const CLOSING: Duration = Duration::from_secs(1);
 
 type Job = Box<dyn FnOnce(&mut Session) + Send>;
 
+/// The thread, and where its jobs are put.
+struct Thread {
+    jobs: Sender<Job>,
+    handle: thread::JoinHandle<()>,
+}
+
 /// Runs closures on the thread that owns the connection, which is opened by the first of them.
 pub(super) struct Worker {
     uri: String,
-    jobs: OnceLock<Sender<Job>>,
+    thread: OnceLock<Thread>,
     /// Jobs whose callers stopped waiting and that have not come back. While there are any, nobody else waits.
     stuck: Arc<AtomicIsize>,
 }
@@ -33,7 +39,7 @@ const ABANDONED: u8 = 2;
 
 impl Worker {
     pub(super) fn new(uri: &str) -> Self {
-        Worker { uri: uri.to_string(), jobs: OnceLock::new(), stuck: Arc::default() }
+        Worker { uri: uri.to_string(), thread: OnceLock::new(), stuck: Arc::default() }
     }
 
     /// Runs `job` and waits for it, up to `limit`. A job that was given up before its turn is not run.
@@ -42,8 +48,12 @@ impl Worker {
         limit: Duration,
         job: impl FnOnce(&Connect) -> Result<T> + Send + 'static,
     ) -> Result<T> {
+        let silent = |cause| {
+            Error::failed(format!("cannot reach libvirt at {}", self.uri), cause)
+                .with_hint(tell::IS_IT_RUNNING)
+        };
         if self.stuck.load(SeqCst) > 0 {
-            return Err(silent(&self.uri, limit));
+            return Err(silent("it still does not answer an earlier call".to_string()));
         }
         let (answer, answered) = mpsc::channel();
         let fate = Arc::new(AtomicU8::new(WAITING));
@@ -64,41 +74,47 @@ impl Worker {
             self.stuck.fetch_add(1, SeqCst);
         }
         // The answer may have come between the limit and the line above.
-        answered.try_recv().unwrap_or_else(|_| Err(silent(&self.uri, limit)))
+        answered
+            .try_recv()
+            .unwrap_or_else(|_| Err(silent(format!("it did not answer within {} s", tell::seconds(limit)))))
     }
 
     fn jobs(&self) -> Result<&Sender<Job>> {
-        if let Some(jobs) = self.jobs.get() {
-            return Ok(jobs);
+        if let Some(thread) = self.thread.get() {
+            return Ok(&thread.jobs);
         }
-        let jobs = start(Session { uri: self.uri.clone(), connect: None })?;
+        let thread = start(Session { uri: self.uri.clone(), connect: None })?;
         // Of two first callers one wins; the other's thread ends with its channel.
-        Ok(self.jobs.get_or_init(|| jobs))
+        Ok(&self.thread.get_or_init(|| thread).jobs)
     }
 }
 
 impl Drop for Worker {
-    /// Closes the connection before the process goes on to its exit handlers, unless the daemon hangs.
+    /// Closes the connection and ends the thread before the process goes on to its exit handlers, unless the
+    /// daemon hangs: what libvirt keeps for each thread is freed when the thread ends, and freeing it while the
+    /// exit handlers take libvirt's libraries down corrupts the heap.
     fn drop(&mut self) {
-        let Some(jobs) = self.jobs.take() else { return };
+        let Some(Thread { jobs, handle }) = self.thread.take() else { return };
         let (closing, closed) = mpsc::channel();
         let close = move |session: &mut Session| {
             session.close();
             let _ = closing.send(());
         };
-        if jobs.send(Box::new(close)).is_ok() && self.stuck.load(SeqCst) == 0 {
-            let _ = closed.recv_timeout(CLOSING);
+        let asked = jobs.send(Box::new(close)).is_ok() && self.stuck.load(SeqCst) == 0;
+        drop(jobs);
+        if asked && closed.recv_timeout(CLOSING).is_ok() {
+            let _ = handle.join();
         }
     }
 }
 
-fn start(mut session: Session) -> Result<Sender<Job>> {
+fn start(mut session: Session) -> Result<Thread> {
     let (jobs, queue) = mpsc::channel::<Job>();
-    thread::Builder::new()
+    let handle = thread::Builder::new()
         .name("libvirt".into())
         .spawn(move || queue.into_iter().for_each(|job| job(&mut session)))
         .trying(|| "cannot start a thread for libvirt".to_string())?;
-    Ok(jobs)
+    Ok(Thread { jobs, handle })
 }
 
 /// The connection, as the thread sees it.
@@ -133,14 +149,6 @@ impl Session {
     }
 }
 
-fn silent(uri: &str, limit: Duration) -> Error {
-    Error::failed(
-        format!("cannot reach libvirt at {uri}"),
-        format!("it did not answer within {} s", tell::seconds(limit)),
-    )
-    .with_hint(tell::IS_IT_RUNNING)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -169,7 +177,8 @@ mod tests {
         assert!(hang.hint().unwrap().contains("systemctl status libvirtd"));
 
         let start = Instant::now();
-        worker.call(Duration::from_secs(60), |_| Ok(())).unwrap_err();
+        let next = worker.call(Duration::from_secs(60), |_| Ok(())).unwrap_err();
+        assert!(next.to_string().ends_with(": it still does not answer an earlier call"), "{next}");
         assert!(start.elapsed() < Duration::from_secs(1));
 
         // The daemon comes back: so does the worker.
@@ -186,7 +195,7 @@ mod tests {
         let (release, hold) = mpsc::channel::<()>();
         let other = Arc::clone(&worker);
         let holder = thread::spawn(move || other.call(CLOSING * 60, move |_| Ok(hold.recv().is_ok())));
-        while worker.jobs.get().is_none() {
+        while worker.thread.get().is_none() {
             thread::sleep(Duration::from_millis(1));
         }
         thread::sleep(SHORT);

@@ -98,15 +98,19 @@ impl Machines {
         let source = self.find(&request.source)?;
         request.names.iter().try_for_each(|name| self.check_free(name))?;
         let (definition, nvram, consistency) = origin(&source, request)?;
-        let clones: Vec<NewClone> =
-            request.names.iter().map(|name| NewClone { name: name.clone(), machine: Uuid::new_v4() }).collect();
+        let clones: Vec<NewClone> = request
+            .names
+            .iter()
+            .map(|name| NewClone { name: name.clone(), machine: Uuid::new_v4() })
+            .collect();
         let change = self.store.plan_clone(&source.set, request.snapshot.as_ref(), &clones, request.kind)?;
 
         let how = if request.kind == CloneKind::Full { "copy" } else { "clone" };
         let names: Vec<&str> = request.names.iter().map(MachineName::as_str).collect();
         let mut plan = Plan::new(format!("{how} {} to {}", request.source, names.join(", ")));
         add_store_steps(&mut plan, &change);
-        let mut report = CloneReport { source: source.name.clone(), consistency, clones: Vec::new(), notes: Vec::new() };
+        let mut report =
+            CloneReport { source: source.name.clone(), consistency, clones: Vec::new(), notes: Vec::new() };
         let mut files = Vec::new();
         let mut define = Vec::new();
         let seed = Seed::read_back(&source.set.state_dir.join(SEED_FOLDER))?;
@@ -114,13 +118,15 @@ impl Machines {
 
         for clone in &clones {
             let set = change.sets.iter().find(|set| set.name == clone.name).cloned();
-            let set = set.ok_or_else(|| Error::message(format!("the store made no volumes for {}", clone.name)))?;
+            let set =
+                set.ok_or_else(|| Error::message(format!("the store made no volumes for {}", clone.name)))?;
             let mut new = definition.clone();
             report.notes.extend(new.become_clone(&clone.name, clone.machine, &mut |old| macs.replace(old)));
             for volume in &set.volumes {
                 new.set_disk(&volume.name, &volume.path, volume.format)?;
             }
-            let file = |path: &str, content| StateFile { set: clone.name.clone(), path: path.into(), content };
+            let file =
+                |path: &str, content| StateFile { set: clone.name.clone(), path: path.into(), content };
             if let Some(nvram) = &nvram {
                 new.set_nvram(&nvram_path(&set.state_dir))?;
                 if nvram.exists() {

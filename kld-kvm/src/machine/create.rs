@@ -108,11 +108,16 @@ impl Machines {
             return Err(Error::message(format!("there is no installation medium {}", iso.display())));
         }
         let uuid = Uuid::new_v4();
-        let volumes: Vec<NewVolume> = request.disks.iter().zip('a'..='z').map(|(disk, letter)| NewVolume {
-            name: format!("vd{letter}"),
-            size: disk.size,
-            image: disk.image.clone(),
-        }).collect();
+        let volumes: Vec<NewVolume> = request
+            .disks
+            .iter()
+            .zip('a'..='z')
+            .map(|(disk, letter)| NewVolume {
+                name: format!("vd{letter}"),
+                size: disk.size,
+                image: disk.image.clone(),
+            })
+            .collect();
         let change = self.store.plan_create(name, uuid, &volumes)?;
         let set = change.sets.iter().find(|set| set.name == *name).cloned();
         let set = set.ok_or_else(|| Error::message(format!("the store made no volumes for {name}")))?;
@@ -129,7 +134,9 @@ impl Machines {
         let firmware = match request.firmware {
             FirmwareRequest::Bios => Firmware::Bios,
             FirmwareRequest::Uefi => Firmware::Uefi { secure_boot: false, nvram: nvram_path(&set.state_dir) },
-            FirmwareRequest::SecureBoot => Firmware::Uefi { secure_boot: true, nvram: nvram_path(&set.state_dir) },
+            FirmwareRequest::SecureBoot => {
+                Firmware::Uefi { secure_boot: true, nvram: nvram_path(&set.state_dir) }
+            }
         };
         let definition = domain::NewDomain {
             name: name.clone(),
@@ -158,7 +165,10 @@ impl Machines {
         let define = vec![NewDomain { uuid, definition: definition.to_xml() }];
         let mut notes = Vec::new();
         if !hardware {
-            notes.push("this host runs no hardware virtualisation: the machine runs under software emulation".to_string());
+            notes.push(
+                "this host runs no hardware virtualisation: the machine runs under software emulation"
+                    .to_string(),
+            );
         }
         let mac = (request.network != NetworkRequest::None).then_some(mac);
         let created = Created { name: name.clone(), uuid, mac, set, notes };
@@ -169,8 +179,9 @@ impl Machines {
         let NetworkRequest::Network(name) = network else { return Ok(()) };
         match self.hypervisor.network(name)? {
             Some(true) => Ok(()),
-            Some(false) => Err(Error::message(format!("the virtual network '{name}' is not up"))
-                .with_hint(format!("start it (virsh net-start {name}), or choose another with --network or --bridge"))),
+            Some(false) => Err(Error::message(format!("the virtual network '{name}' is not up")).with_hint(
+                format!("start it (virsh net-start {name}), or choose another with --network or --bridge"),
+            )),
             None => Err(Error::message(format!("there is no virtual network '{name}'"))
                 .with_hint("choose one with --network or --bridge; --network none makes a machine without")),
         }

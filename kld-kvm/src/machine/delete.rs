@@ -97,8 +97,9 @@ impl Machines {
         let (domain, set) = match self.hypervisor.domain(name.as_str())? {
             Some(record) => {
                 if record.state.is_active() && !request.force {
-                    return Err(Error::refused(format!("{name} is {}", record.state))
-                        .with_hint(format!("stop it first (kvm-stop {name}), or add --force to take its power away")));
+                    return Err(Error::refused(format!("{name} is {}", record.state)).with_hint(format!(
+                        "stop it first (kvm-stop {name}), or add --force to take its power away"
+                    )));
                 }
                 let machine = self.assemble(name, record)?;
                 (Some(machine.record.uuid), Some(machine.set))
@@ -110,7 +111,8 @@ impl Machines {
             None if domain.is_none() => return Err(self.no_such(name)),
             None => Vec::new(),
         };
-        let staying: Vec<MachineName> = clones.into_iter().filter(|clone| !request.names.contains(clone)).collect();
+        let staying: Vec<MachineName> =
+            clones.into_iter().filter(|clone| !request.names.contains(clone)).collect();
         let mut promoted = Vec::new();
         match request.clones {
             _ if staying.is_empty() => {}

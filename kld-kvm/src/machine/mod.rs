@@ -24,6 +24,8 @@ use kld_core::store::{Set, Volume, VolumeFormat, VolumeStore};
 use kld_core::timing::phase;
 use kld_core::{ByteSize, Error, MachineName, Plan, Result};
 
+use uuid::Uuid;
+
 use crate::domain::{Definition, Device, Source};
 
 pub use clone::{CloneReport, CloneRequest, Cloned};
@@ -69,7 +71,13 @@ impl Machines {
         state_dir: impl Into<PathBuf>,
         tool: impl Into<String>,
     ) -> Self {
-        Machines { hypervisor, store, state_dir: state_dir.into(), tool: tool.into(), notice: Arc::new(|_| ()) }
+        Machines {
+            hypervisor,
+            store,
+            state_dir: state_dir.into(),
+            tool: tool.into(),
+            notice: Arc::new(|_| ()),
+        }
     }
 
     /// Calls `notice` for each interrupted operation that is mended on the way.
@@ -102,18 +110,23 @@ impl Machines {
 
     fn assemble(&self, name: &MachineName, record: DomainRecord) -> Result<Machine> {
         let definition = Definition::parse(&record.definition)?;
-        let set = self.set_of(name, &record, &definition)?;
+        let set = self.set_of(name, record.uuid, &definition, self.store.set(name)?)?;
         Ok(Machine { name: name.clone(), record, definition, set })
     }
 
     /// The set of a domain: the store's record where it still says what the definition says, or else the disks of
     /// the definition.
-    fn set_of(&self, name: &MachineName, record: &DomainRecord, definition: &Definition) -> Result<Set> {
+    fn set_of(
+        &self,
+        name: &MachineName,
+        uuid: Uuid,
+        definition: &Definition,
+        recorded: Option<Set>,
+    ) -> Result<Set> {
         let volumes = volumes_of(definition);
-        let known = self.store.set(name)?.filter(|set| set.machine == record.uuid);
-        match known {
-            Some(set) if same_places(&set.volumes, &volumes) => Ok(set),
-            _ => self.store.adopt(name, record.uuid, volumes),
+        match recorded {
+            Some(set) if set.machine == uuid && same_places(&set.volumes, &volumes) => Ok(set),
+            _ => self.store.adopt(name, uuid, volumes),
         }
     }
 

@@ -25,8 +25,9 @@ impl Machines {
         let _locks = self.lock(std::slice::from_ref(name), &[])?;
         let machine = self.find(name)?;
         if machine.definition.is_template() {
-            return Err(Error::refused(format!("{name} is a template and is not started"))
-                .with_hint(format!("clone it (kvm-clone {name} NEW), or thaw it (kvm-template {name} --undo)")));
+            return Err(Error::refused(format!("{name} is a template and is not started")).with_hint(
+                format!("clone it (kvm-clone {name} NEW), or thaw it (kvm-template {name} --undo)"),
+            ));
         }
         self.hypervisor.start(machine.record.uuid)
     }
@@ -47,7 +48,8 @@ impl Machines {
         match self.hypervisor.shutdown(uuid, request.patience) {
             Err(Error::Busy { .. }) if request.force => self.hypervisor.power_off(uuid),
             Err(error @ Error::Busy { .. }) => {
-                Err(error.with_hint("give it more time (--timeout SECONDS), or take its power away (--force)"))
+                Err(error
+                    .with_hint("give it more time (--timeout SECONDS), or take its power away (--force)"))
             }
             other => other,
         }

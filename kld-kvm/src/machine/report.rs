@@ -89,39 +89,41 @@ pub struct SnapshotReport {
 impl Machines {
     /// Every machine, by name, and sets of volumes that have lost theirs.
     pub fn list(&self) -> Result<Vec<MachineReport>> {
+        let sets = self.store.sets()?;
+        let family = Family::of(&sets);
         let mut sets: BTreeMap<String, Set> =
-            self.store.sets()?.into_iter().map(|set| (set.name.to_string(), set)).collect();
-        let origins: BTreeMap<String, String> = sets.iter().filter_map(|(name, set)| Some((name.clone(), set.origin.as_ref()?.name.to_string()))).collect();
-        let mut reports: Vec<MachineReport> = self
-            .hypervisor
-            .domains()?
-            .into_iter()
-            .map(|record| {
-                let set = sets.remove(&record.name);
-                self.report(record, set, &origins)
-            })
-            .collect();
-        reports.extend(sets.into_values().map(|set| self.report_set(&set, &origins)));
+            sets.into_iter().map(|set| (set.name.to_string(), set)).collect();
+        let mut reports = Vec::new();
+        for record in self.hypervisor.domains()? {
+            let set = sets.remove(&record.name);
+            reports.push(self.report(record, set, &family));
+        }
+        reports.extend(sets.into_values().map(|set| without_domain(set, &family)));
+        self.add_space(&mut reports);
+        let mut reports: Vec<MachineReport> = reports.into_iter().map(|(report, _)| report).collect();
         reports.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(reports)
     }
 
     /// One machine in full, its addresses included.
     pub fn show(&self, name: &MachineName) -> Result<MachineReport> {
-        let origins = self.store.sets()?.into_iter().filter_map(|set| Some((set.name.to_string(), set.origin?.name.to_string())));
-        let origins = origins.collect();
-        let Some(record) = self.hypervisor.domain(name.as_str())? else {
-            return match self.store.set(name)? {
-                Some(set) => Ok(self.report_set(&set, &origins)),
-                None => Err(self.no_such(name)),
-            };
+        let sets = self.store.sets()?;
+        let family = Family::of(&sets);
+        let set = sets.into_iter().find(|set| set.name == *name);
+        let mut reports = match (self.hypervisor.domain(name.as_str())?, set) {
+            (Some(record), set) => {
+                let running = (record.state == State::Running).then_some(record.uuid);
+                let mut report = self.report(record, set, &family);
+                if let Some(uuid) = running {
+                    report.0.addresses = self.hypervisor.addresses(uuid)?;
+                }
+                [report]
+            }
+            (None, Some(set)) => [without_domain(set, &family)],
+            (None, None) => return Err(self.no_such(name)),
         };
-        let running = record.state == State::Running;
-        let uuid = record.uuid;
-        let mut report = self.report(record, self.store.set(name)?, &origins);
-        if running {
-            report.addresses = self.hypervisor.addresses(uuid)?;
-        }
+        self.add_space(&mut reports);
+        let [(report, _)] = reports;
         Ok(report)
     }
 
@@ -129,15 +131,15 @@ impl Machines {
         &self,
         record: DomainRecord,
         recorded: Option<Set>,
-        origins: &BTreeMap<String, String>,
-    ) -> MachineReport {
+        family: &Family,
+    ) -> (MachineReport, Option<Set>) {
         let mut report = MachineReport::empty(record.name.clone(), record.uuid);
         report.state = Some(record.state);
         let definition = match Definition::parse(&record.definition) {
             Ok(definition) => definition,
             Err(error) => {
                 report.problems.push(error.to_string());
-                return report;
+                return (report, None);
             }
         };
         report.template = definition.is_template();
@@ -148,45 +150,88 @@ impl Machines {
         report.interfaces = interfaces
             .map(|nic| InterfaceReport { mac: nic.mac, kind: nic.kind.to_string(), source: nic.source })
             .collect();
-        let set = MachineName::parse(&record.name).and_then(|name| match recorded {
-            Some(set) if set.machine == record.uuid && super::same_places(&set.volumes, &super::volumes_of(&definition)) => Ok(set),
-            _ => self.store.adopt(&name, record.uuid, super::volumes_of(&definition)),
-        });
+        let set = MachineName::parse(&record.name)
+            .and_then(|name| self.set_of(&name, record.uuid, &definition, recorded));
         report.disks = disks(&definition, set.as_ref().ok());
         match set {
-            Ok(set) => self.add_set(&mut report, &set, origins),
-            Err(error) => report.problems.push(error.to_string()),
+            Ok(set) => {
+                report.add_set(&set, family);
+                (report, Some(set))
+            }
+            Err(error) => {
+                report.problems.push(error.to_string());
+                (report, None)
+            }
         }
-        report
     }
 
-    fn report_set(&self, set: &Set, origins: &BTreeMap<String, String>) -> MachineReport {
-        let mut report = MachineReport::empty(set.name.to_string(), set.machine);
-        report.problems.push("its domain is gone: kvm-delete frees its volumes".to_string());
-        self.add_set(&mut report, set, origins);
-        report
-    }
-
-    fn add_set(&self, report: &mut MachineReport, set: &Set, origins: &BTreeMap<String, String>) {
-        report.store = Some(set.store.clone());
-        report.lineage = lineage(&report.name, origins);
-        report.snapshots = set
-            .snapshots
-            .iter()
-            .map(|one| SnapshotReport { tag: one.tag.clone(), created: one.created, consistency: one.consistency })
-            .collect();
-        match self.store.space(set) {
-            Ok(space) => report.space = Some(space),
-            Err(error) => report.problems.push(error.to_string()),
-        }
-        match self.store.clones(set) {
-            Ok(clones) => report.clones = clones,
-            Err(error) => report.problems.push(error.to_string()),
+    /// Asks for the space of all at once, and one by one only where that fails.
+    fn add_space(&self, reports: &mut [(MachineReport, Option<Set>)]) {
+        let sets: Vec<Set> = reports.iter().filter_map(|(_, set)| set.clone()).collect();
+        let all = self.store.spaces(&sets).ok();
+        let mut all = all.into_iter().flatten();
+        for (report, set) in reports.iter_mut() {
+            let Some(set) = set else { continue };
+            match all.next().map_or_else(|| self.store.space(set), Ok) {
+                Ok(space) => report.space = Some(space),
+                Err(error) => report.problems.push(error.to_string()),
+            }
         }
     }
 }
 
+/// Who was cloned from whom, by name.
+struct Family {
+    parents: BTreeMap<String, String>,
+}
+
+impl Family {
+    fn of(sets: &[Set]) -> Self {
+        let parent = |set: &Set| Some((set.name.to_string(), set.origin.as_ref()?.name.to_string()));
+        Family { parents: sets.iter().filter_map(parent).collect() }
+    }
+
+    /// The names that a machine descends from, nearest first; a circle (names used again) ends it.
+    fn lineage(&self, name: &str) -> Vec<String> {
+        let mut line: Vec<String> = Vec::new();
+        let mut at = name;
+        while let Some(parent) =
+            self.parents.get(at).filter(|parent| *parent != name && !line.contains(parent))
+        {
+            line.push(parent.clone());
+            at = parent;
+        }
+        line
+    }
+
+    fn clones(&self, name: &str) -> Vec<MachineName> {
+        let clones = self.parents.iter().filter(|(_, parent)| *parent == name);
+        clones.filter_map(|(clone, _)| MachineName::parse(clone).ok()).collect()
+    }
+}
+
+fn without_domain(set: Set, family: &Family) -> (MachineReport, Option<Set>) {
+    let mut report = MachineReport::empty(set.name.to_string(), set.machine);
+    report.problems.push("its domain is gone: kvm-delete frees its volumes".to_string());
+    report.add_set(&set, family);
+    (report, Some(set))
+}
+
 impl MachineReport {
+    fn add_set(&mut self, set: &Set, family: &Family) {
+        self.store = Some(set.store.clone());
+        self.lineage = family.lineage(&self.name);
+        self.clones = family.clones(&self.name);
+        let snapshots = set.snapshots.iter();
+        self.snapshots = snapshots
+            .map(|one| SnapshotReport {
+                tag: one.tag.clone(),
+                created: one.created,
+                consistency: one.consistency,
+            })
+            .collect();
+    }
+
     fn empty(name: String, uuid: Uuid) -> Self {
         MachineReport {
             name,
@@ -233,15 +278,4 @@ fn device(device: Device) -> &'static str {
         Device::Floppy => "floppy",
         Device::Lun => "lun",
     }
-}
-
-/// The names that a machine descends from, nearest first; a circle (names used again) ends it.
-fn lineage(name: &str, origins: &BTreeMap<String, String>) -> Vec<String> {
-    let mut line: Vec<String> = Vec::new();
-    let mut at = name;
-    while let Some(parent) = origins.get(at).filter(|parent| *parent != name && !line.contains(parent)) {
-        line.push(parent.clone());
-        at = parent;
-    }
-    line
 }

@@ -73,8 +73,11 @@ impl Machines {
         }
         let shared = machine.definition.uncloneable();
         if !shared.is_empty() {
-            return Err(Error::refused(format!("{name} cannot be snapshot as a whole: {}", shared.join("; ")))
-                .with_hint("detach what cannot be snapshot, and try again"));
+            return Err(Error::refused(format!(
+                "{name} cannot be snapshot as a whole: {}",
+                shared.join("; ")
+            ))
+            .with_hint("detach what cannot be snapshot, and try again"));
         }
         let consistency = match machine.record.state {
             State::Off | State::Crashed => Consistency::Stopped,
@@ -85,7 +88,8 @@ impl Machines {
         add_store_steps(&mut plan, &change);
         let folder = PathBuf::from("snapshots").join(tag);
         let file = |leaf: &str, content| StateFile { set: name.clone(), path: folder.join(leaf), content };
-        let mut files = vec![file("domain.xml", StateContent::Bytes(machine.record.definition.clone().into_bytes()))];
+        let mut files =
+            vec![file("domain.xml", StateContent::Bytes(machine.record.definition.clone().into_bytes()))];
         plan.step("keep", "definition", "with the snapshot");
         if let Some(nvram) = machine.definition.nvram().filter(|path| path.exists()) {
             plan.step("keep", nvram.display(), "UEFI variables, with the snapshot");
@@ -126,7 +130,10 @@ impl Machines {
         let newer: Vec<SnapshotTag> = newer.into_iter().take_while(|one| one != tag).collect();
         if !newer.is_empty() && !discard_newer {
             let names: Vec<&str> = newer.iter().map(SnapshotTag::as_str).collect();
-            let lost = format!("going back to '{tag}' would lose the newer snapshots of {name}: {}", names.join(", "));
+            let lost = format!(
+                "going back to '{tag}' would lose the newer snapshots of {name}: {}",
+                names.join(", ")
+            );
             let clones = self.store.clones(&machine.set)?;
             let kept = match (clones.is_empty(), self.store.capabilities().shared_bases) {
                 (true, _) => String::new(),
@@ -192,17 +199,23 @@ fn find_snapshot<'a>(machine: &'a Machine, tag: &SnapshotTag) -> Result<&'a Snap
         match (kld_core::suggest::nearest(tag.as_str(), tags()), tags().next()) {
             (Some(near), _) => error.with_hint(format!("did you mean '{near}'?")),
             (None, Some(_)) => error.with_hint(format!("it has {}", tags().collect::<Vec<_>>().join(", "))),
-            (None, None) => error.with_hint(format!("it has none; take one with 'kvm-snap {} create'", machine.name)),
+            (None, None) => {
+                error.with_hint(format!("it has none; take one with 'kvm-snap {} create'", machine.name))
+            }
         }
     })
 }
 
 /// A snapshot and the definition that was kept with it.
-pub(super) fn read_snapshot<'a>(machine: &'a Machine, tag: &SnapshotTag) -> Result<(&'a Snapshot, Definition)> {
+pub(super) fn read_snapshot<'a>(
+    machine: &'a Machine,
+    tag: &SnapshotTag,
+) -> Result<(&'a Snapshot, Definition)> {
     let snapshot = find_snapshot(machine, tag)?;
     let path = folder(&machine.set, tag).join("domain.xml");
-    let text = fsio::read_text(&path, LARGEST_DEFINITION)?
-        .ok_or_else(|| Error::failed(format!("cannot use the snapshot '{tag}'"), format!("{} is missing", path.display())))?;
+    let text = fsio::read_text(&path, LARGEST_DEFINITION)?.ok_or_else(|| {
+        Error::failed(format!("cannot use the snapshot '{tag}'"), format!("{} is missing", path.display()))
+    })?;
     Ok((snapshot, Definition::parse(&text)?))
 }
 

@@ -8,9 +8,14 @@ impl Machines {
     /// What [`set_template`](Self::set_template) would do.
     pub fn plan_template(&self, name: &MachineName, template: bool) -> Result<Plan> {
         let machine = self.find(name)?;
-        let mut plan = Plan::new(if template { format!("freeze {name} as a template") } else { format!("thaw {name}") });
+        let mut plan =
+            Plan::new(if template { format!("freeze {name} as a template") } else { format!("thaw {name}") });
         if machine.definition.is_template() != template {
-            plan.step("define", name, if template { "marked as a template" } else { "without the template's mark" });
+            plan.step(
+                "define",
+                name,
+                if template { "marked as a template" } else { "without the template's mark" },
+            );
         }
         Ok(plan)
     }

@@ -104,7 +104,8 @@ impl Machines {
         files: &[StateFile],
     ) -> Result<Option<Consistency>> {
         let mut entry = phase("journal", || self.journal().begin(title, machines, Phase::Staging, work))?;
-        let staged = self.stage(&entry.entry().work, files).and_then(|()| phase("journal", || entry.decide()));
+        let staged =
+            self.stage(&entry.entry().work, files).and_then(|()| phase("journal", || entry.decide()));
         if let Err(error) = staged {
             return Err(self.back_out(entry, error));
         }
@@ -122,10 +123,8 @@ impl Machines {
         let mut touched = false;
         match self.finish(&entry.entry().work, &mut touched) {
             Ok(_) => entry.close(),
-            Err(error) if !touched => {
-                entry.close()?;
-                Err(error)
-            }
+            // Looked at, and left as it was. Any other failure may have come half-way through the store's part.
+            Err(error @ Error::Refused { .. }) if !touched => entry.close().and(Err(error)),
             Err(error) => Err(unfinished(error, title)),
         }
     }
@@ -189,7 +188,8 @@ impl Machines {
 
     fn stage(&self, work: &Work, files: &[StateFile]) -> Result<()> {
         phase("stage files", || self.store.stage(&work.change, files))?;
-        let define = |domain: &NewDomain| phase("define", || self.hypervisor.define(&domain.definition)).map(drop);
+        let define =
+            |domain: &NewDomain| phase("define", || self.hypervisor.define(&domain.definition)).map(drop);
         work.define.iter().try_for_each(define)
     }
 
@@ -217,7 +217,9 @@ impl Machines {
             consistency = Some(reached);
             if let Some(tag) = &work.snapshot {
                 let snapshots = change.sets.iter_mut().flat_map(|set| &mut set.snapshots);
-                snapshots.filter(|snapshot| snapshot.tag == *tag).for_each(|snapshot| snapshot.consistency = reached);
+                snapshots
+                    .filter(|snapshot| snapshot.tag == *tag)
+                    .for_each(|snapshot| snapshot.consistency = reached);
             }
         }
         for definition in &work.redefine {
@@ -231,9 +233,14 @@ impl Machines {
             }
         }
         for Undefine { uuid, force } in &work.undefine {
-            if let Some(domain) = self.hypervisor.domain_by_uuid(*uuid)?.filter(|domain| domain.state.is_active()) {
+            if let Some(domain) =
+                self.hypervisor.domain_by_uuid(*uuid)?.filter(|domain| domain.state.is_active())
+            {
                 if !force {
-                    let message = format!("{} is {}: it was started after it was to be deleted", domain.name, domain.state);
+                    let message = format!(
+                        "{} is {}: it was started after it was to be deleted",
+                        domain.name, domain.state
+                    );
                     return Err(Error::refused(message).with_hint("stop it first, or delete it with --force"));
                 }
                 self.hypervisor.power_off(*uuid)?;
@@ -247,5 +254,7 @@ impl Machines {
 
 fn unfinished(error: Error, title: &str) -> Error {
     let why = error.hint().map(|hint| format!(" ({hint})")).unwrap_or_default();
-    error.with_hint(format!("'{title}' is half done; the next kvm tool that changes something finishes it{why}"))
+    error.with_hint(format!(
+        "'{title}' is half done; the next kvm tool that changes something finishes it{why}"
+    ))
 }

@@ -23,18 +23,19 @@
 //! What no record tells of (a domain defined by hand on one of our files) is not seen, but for a running one: a
 //! file that QEMU has open is never collected.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use kld_core::error::Trying;
-use kld_core::store::{StateContent, StateFile, StoreChange};
+use kld_core::store::{Set, StateContent, StateFile, StoreChange};
 use kld_core::{Error, MachineName, Result, fsio};
 use serde::{Deserialize, Serialize};
 
 use super::layout::{Layout, make_folder};
 use super::reach::{Reach, file_id};
 use super::record::Record;
+use super::sync::{replace_all, sync_all};
 use super::work::{Content, Merge, NewFile, Work, disk_format};
 use super::{copy, told};
 use crate::image::{self, NewImage, chain_as, inspect_as};
@@ -57,21 +58,24 @@ impl Staged {
     fn read(layout: &Layout, work: &Work) -> Result<Option<Staged>> {
         let path = layout.staged(work.id);
         let Some(text) = fsio::read_text(&path, LARGEST_LIST)? else { return Ok(None) };
+        if text.is_empty() {
+            return Ok(None);
+        }
         let staged = serde_json::from_str(&text);
         staged.map(Some).map_err(|cause| Error::failed(format!("cannot use {}", path.display()), cause))
     }
 
     /// Writes the list; it is on the disk when this returns.
     fn write(&self, layout: &Layout, work: &Work) -> Result<()> {
+        self.replace(layout, work)?;
         layout.deed()?;
         let path = layout.staged(work.id);
-        fsio::replace(&path, &self.to_text()?, FILE_MODE)?;
-        fsio::sync_dir(path.parent().unwrap_or(layout.root()))
+        // Both at once. If the power goes now, the name may be there without the list, and nothing was made yet.
+        sync_all([&path.parent().unwrap_or(layout.root()).to_path_buf(), &path])
     }
 
-    /// Replaces the list in one step, without waiting for the disk: after a power cut nobody runs any more who
-    /// could have written to the volumes, and the older list is as good.
-    fn rewrite(&self, layout: &Layout, work: &Work) -> Result<()> {
+    /// Replaces the list in one step, without waiting for the disk.
+    fn replace(&self, layout: &Layout, work: &Work) -> Result<()> {
         layout.deed()?;
         let path = layout.staged(work.id);
         let temporary = fsio::temporary_beside(&path);
@@ -88,11 +92,20 @@ impl Staged {
     }
 
     fn remove(layout: &Layout, work: &Work) -> Result<()> {
-        layout.deed()?;
         let path = layout.staged(work.id);
-        fsio::remove_if_exists(&fsio::temporary_beside(&path))?;
-        fsio::remove_if_exists(&path).map(drop)
+        remove(layout, &fsio::temporary_beside(&path))?;
+        remove(layout, &path)
     }
+}
+
+/// Removes a file; one that is not there is as wanted. Looks first, because on a read-only file system there is
+/// nothing to undo, and still every removal is an error.
+fn remove(layout: &Layout, path: &Path) -> Result<()> {
+    if path.symlink_metadata().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
+        return Ok(());
+    }
+    layout.deed()?;
+    fsio::remove_if_exists(path).map(drop)
 }
 
 /// Makes the change's files. See [`kld_core::store::VolumeStore::stage`].
@@ -126,10 +139,15 @@ pub(super) fn stage(layout: &Layout, change: &StoreChange, files: &[StateFile]) 
     let volumes = if staged.volumes { &[][..] } else { &work.make };
     staged.write(layout, &work)?;
 
-    let mut made = Vec::new();
+    let (mut made, mut bases) = (Vec::new(), HashSet::new());
     for file in volumes {
-        layout.deed()?;
-        fsio::remove_if_exists(&file.path)?;
+        remove(layout, &file.path)?;
+        if let Content::Overlay { base, .. } = &file.content
+            && bases.insert(&base.path)
+        {
+            // Looked at again: between plan and stage somebody may have moved it.
+            inspect_as(&base.path, disk_format(base.format)).map_err(told)?;
+        }
         layout.deed()?;
         make_volume(file)?;
         made.push(file.path.clone());
@@ -142,8 +160,7 @@ pub(super) fn stage(layout: &Layout, change: &StoreChange, files: &[StateFile]) 
     }
     for file in files {
         let path = layout.state_file(&file.set, &file.path)?;
-        layout.deed()?;
-        fsio::remove_if_exists(&path)?;
+        remove(layout, &path)?;
         let top = layout.machine(&file.set);
         folders.extend(
             path.ancestors().skip(1).take_while(|above| above.starts_with(&top)).map(Path::to_path_buf),
@@ -153,24 +170,18 @@ pub(super) fn stage(layout: &Layout, change: &StoreChange, files: &[StateFile]) 
         make_state_file(&path, &file.content)?;
         made.push(path);
     }
-    for path in &made {
-        let synced = File::open(path).and_then(|file| file.sync_all());
-        synced.trying(|| format!("cannot write {} to the disk", path.display()))?;
-    }
-    folders.iter().try_for_each(|folder| fsio::sync_dir(folder))?;
+    layout.deed()?;
+    sync_all(made.iter().chain(&folders))?;
     staged.volumes = true;
-    staged.rewrite(layout, &work)
+    // Without waiting: if the power goes, so does who could have written to the volumes, and the older list serves.
+    staged.replace(layout, &work)
 }
 
 fn make_volume(file: &NewFile) -> Result<()> {
     let (path, make) = (&file.path, |new: NewImage| image::create(&file.path, &new).map_err(told));
     match &file.content {
         Content::Empty { size } => make(NewImage::disk(*size)),
-        Content::Overlay { base, size } => {
-            // Looked at again: between plan and stage somebody may have moved it.
-            inspect_as(&base.path, disk_format(base.format)).map_err(told)?;
-            make(NewImage::overlay(*size, base.backing()))
-        }
+        Content::Overlay { base, size } => make(NewImage::overlay(*size, base.backing())),
         Content::Copy { from, size } => copy::copy(from, path, *size),
     }
 }
@@ -197,9 +208,15 @@ fn make_state_file(path: &Path, content: &StateContent) -> Result<()> {
 pub(super) fn revert(layout: &Layout, change: &StoreChange) -> Result<()> {
     let work = Work::of(change)?;
     if let Some(staged) = Staged::read(layout, &work)? {
+        // A commit that failed half-way may have written records of new sets.
+        for set in change.sets.iter().filter(|set| work.born.contains(&set.name)) {
+            remove(layout, &fsio::temporary_beside(&layout.record(&set.name)))?;
+            if Record::read(layout, &set.name)?.is_some_and(|record| record.set == *set) {
+                remove(layout, &layout.record(&set.name))?;
+            }
+        }
         for file in &work.make {
-            layout.deed()?;
-            fsio::remove_if_exists(&file.path)?;
+            remove(layout, &file.path)?;
         }
         remove_state_files(layout, &staged.files)?;
         for name in work.born.iter().chain(staged.files.iter().map(|(name, _)| name)) {
@@ -207,8 +224,7 @@ pub(super) fn revert(layout: &Layout, change: &StoreChange) -> Result<()> {
             fsio::remove_dir_if_empty(&layout.machine(name))?;
         }
         // Gone for good before the list is: a power cut must not bring back what nobody remembers.
-        fsio::sync_dir(layout.volumes())?;
-        fsio::sync_dir(layout.machines())?;
+        sync_all(&[layout.volumes().to_path_buf(), layout.machines().to_path_buf()])?;
     }
     Staged::remove(layout, &work)
 }
@@ -216,15 +232,20 @@ pub(super) fn revert(layout: &Layout, change: &StoreChange) -> Result<()> {
 /// Makes the change count. See [`kld_core::store::VolumeStore::commit`].
 pub(super) fn commit(layout: &Layout, change: &StoreChange) -> Result<()> {
     let work = Work::of(change)?;
-    layout.make()?;
-    for base in work.freeze.iter().filter(|base| layout.is_ours(base) && base.is_file()) {
-        layout.deed()?;
-        fsio::set_mode(base, BASE_MODE)?;
+    if !layout.root().exists() && change.sets.is_empty() {
+        return Ok(());
     }
+    layout.make()?;
     let staged = Staged::read(layout, &work)?.unwrap_or_default();
     {
         let _lock = layout.lock()?;
         write_records(layout, change, &work, &staged)?;
+    }
+    // Not before the records are written: where there is no room for them, the change is reverted, and its
+    // source's file is no base.
+    for base in work.freeze.iter().filter(|base| layout.is_ours(base) && base.is_file()) {
+        layout.deed()?;
+        fsio::set_mode(base, BASE_MODE)?;
     }
     remove_state_files(layout, &work.forget)?;
     for name in &work.gone {
@@ -242,15 +263,18 @@ pub(super) fn commit(layout: &Layout, change: &StoreChange) -> Result<()> {
 }
 
 fn write_records(layout: &Layout, change: &StoreChange, work: &Work, staged: &Staged) -> Result<()> {
-    let mut folders = BTreeSet::new();
+    let (mut folders, mut texts) = (BTreeSet::new(), Vec::new());
     for name in &work.gone {
+        remove(layout, &fsio::temporary_beside(&layout.record(name)))?;
         layout.deed()?;
-        fsio::remove_if_exists(&fsio::temporary_beside(&layout.record(name)))?;
         if fsio::remove_if_exists(&layout.record(name))?.is_changed() {
             folders.insert(layout.machine(name));
         }
     }
-    for set in &change.sets {
+    // New sets first: until the record of a set that was there before is replaced, the change can be reverted.
+    let (born, known): (Vec<&Set>, Vec<&Set>) =
+        change.sets.iter().partition(|set| work.born.contains(&set.name));
+    for set in born.into_iter().chain(known) {
         let known = Record::read(layout, &set.name)?;
         let mut files: BTreeSet<PathBuf> =
             known.iter().flat_map(|record| record.files.iter().cloned()).collect();
@@ -263,12 +287,14 @@ fn write_records(layout: &Layout, change: &StoreChange, work: &Work, staged: &St
         if known.as_ref() != Some(&record) {
             layout.deed()?;
             make_folder(&layout.machine(&set.name))?;
-            layout.deed()?;
-            record.write(layout)?;
+            texts.push((layout.record(&set.name), record.to_text()?));
             folders.extend([layout.machine(&set.name), layout.machines().to_path_buf()]);
         }
     }
-    folders.iter().try_for_each(|folder| fsio::sync_dir(folder))
+    layout.deed()?;
+    replace_all(&texts, FILE_MODE)?;
+    layout.deed()?;
+    sync_all(&folders)
 }
 
 /// Removes state files, and the folders that they leave empty.
@@ -278,8 +304,7 @@ fn remove_state_files<'a>(
 ) -> Result<()> {
     for (set, file) in files {
         let (top, path) = (layout.machine(set), layout.state_file(set, file)?);
-        layout.deed()?;
-        fsio::remove_if_exists(&path)?;
+        remove(layout, &path)?;
         for folder in path.ancestors().skip(1).take_while(|folder| folder.starts_with(&top) && *folder != top)
         {
             layout.deed()?;
@@ -325,8 +350,7 @@ fn collect(layout: &Layout, candidates: &[PathBuf]) -> Result<()> {
     for path in candidates.iter().filter(|path| layout.is_ours(path)) {
         let Some(id) = file_id(path) else { continue };
         if reach.get(id).is_none() && !image::in_use(path).unwrap_or(true) {
-            layout.deed()?;
-            fsio::remove_if_exists(path)?;
+            remove(layout, path)?;
         }
     }
     Ok(())

@@ -65,7 +65,7 @@ fn run(program: Exec) -> Result<()> {
         if text.contains("No space left on device") {
             return error.with_hint("free some space there and try again");
         }
-        if text.contains("lock") {
+        if text.contains("Failed to get") {
             return Error::busy(text).with_hint("stop the machine that uses the file first");
         }
         error

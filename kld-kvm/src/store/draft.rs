@@ -6,7 +6,7 @@ use kld_core::store::{Repoint, Set, StoreChange, Volume, VolumeFormat};
 use kld_core::{ByteSize, Error, MachineName, Result};
 
 use super::layout::Layout;
-use super::reach::{Reach, all_volumes};
+use super::reach::{Reach, Reached, all_volumes};
 use super::record::Record;
 use super::work::{Content, Layer, Merge, NewFile, Work, disk_format, volume_format};
 use super::{NAME, told};
@@ -76,7 +76,7 @@ impl<'a> Draft<'a> {
                 format!("cannot put another overlay on {}", base.layer.path.display()),
                 format!("it stands on a chain of {} files, and {MAX_CHAIN} is the limit", base.depth),
             )
-            .with_hint("make the machine stand alone first: promote it, or make a full clone"));
+            .with_hint("make a full clone, which stands alone, and go on with that"));
         }
         let content = Content::Overlay { base: base.layer.clone(), size: base.size };
         self.make(set, disk, content, base.size, format!("overlay on {}", base.layer.path.display()))
@@ -150,14 +150,16 @@ impl<'a> Draft<'a> {
     pub(super) fn settle(&mut self, before: &Set, after: Option<&Set>, merge: bool) -> Result<()> {
         let mut chains = Vec::new();
         for volume in all_volumes(before) {
-            // A set whose files were damaged can still be deleted; what is below the damage then stays.
-            chains.push(chain_as(&volume.path, disk_format(volume.format)).or_else(|error| {
-                if after.is_some() {
-                    Err(told(error))
-                } else {
-                    image::inspect(&volume.path).map_or(Ok(vec![]), |top| Ok(vec![top]))
+            match chain_as(&volume.path, disk_format(volume.format)) {
+                Ok(chain) => chains.push(chain),
+                Err(error) if after.is_some() => return Err(told(error)),
+                // A set whose files were damaged can still be deleted; what is below the damage then stays.
+                Err(_) if self.layout.is_ours(&volume.path) && volume.path.symlink_metadata().is_ok() => {
+                    self.step("remove", volume.path.display(), "it cannot be read");
+                    self.work.candidates.push(volume.path.clone());
                 }
-            })?);
+                Err(_) => {}
+            }
         }
         let mut seen = HashSet::new();
         let files: Vec<(&Image, bool)> = chains
@@ -174,9 +176,9 @@ impl<'a> Draft<'a> {
             let sets = others.iter().filter(|other| other.name != before.name).chain(after);
             Reach::of(sets, &self.work.make).ok()
         });
-        let mut merging = HashSet::new();
+        let mut fates = Fates::default();
         if let (Some(reach), Some(after), true) = (&reach, after, merge) {
-            self.merge(reach, after, &mut merging)?;
+            self.merge(reach, after, &mut fates)?;
         }
         for (image, named_before) in files {
             let path = image.path.display();
@@ -194,12 +196,12 @@ impl<'a> Draft<'a> {
                     "the disks of another machine cannot be read, and may stand on it",
                 ),
                 Some(None) => self.step("remove", path, ""),
-                Some(Some(_)) if merging.contains(&image.id) => {}
+                Some(Some(_)) if fates.merged.contains(&image.id) => {}
                 Some(Some(reached)) if !reached.named && (named_before || merge) => {
                     let others: Vec<&MachineName> =
                         reached.by.iter().filter(|by| **by != before.name).collect();
                     match others[..] {
-                        [] if merge => self.step("keep", path, self.why_kept(image, reached.above.len())),
+                        [] if merge => self.step("keep", path, fates.why_kept(image.id, reached)),
                         [] => {}
                         [one] => self.step("keep", path, format!("{one} stands on it")),
                         [one, ..] => {
@@ -214,16 +216,8 @@ impl<'a> Draft<'a> {
         Ok(())
     }
 
-    fn why_kept(&self, image: &Image, above: usize) -> &'static str {
-        match (above, image::in_use(&image.path)) {
-            (1, Ok(true)) => "a running machine has it open",
-            (1, _) => "what stands on it is open or was there before kld",
-            _ => "several disks of the machine stand on it",
-        }
-    }
-
     /// Finds the layers that only this set reaches, that nothing names, and on which exactly one file stands.
-    fn merge(&mut self, reach: &Reach, after: &Set, merging: &mut HashSet<FileId>) -> Result<()> {
+    fn merge(&mut self, reach: &Reach, after: &Set, fates: &mut Fates) -> Result<()> {
         let alone = |image: &Image| {
             self.layout.is_ours(&image.path)
                 && reach.get(image.id).is_some_and(|reached| reached.by.len() == 1)
@@ -235,17 +229,22 @@ impl<'a> Draft<'a> {
         for chain in reach.chains(&after.name) {
             let mut at = 0;
             while at < chain.len() {
+                let child = &chain[at];
                 let layers = chain[at + 1..].iter().take_while(|image| between(image)).count();
-                let (child, next) = (&chain[at], at + 1 + layers);
-                let fresh = !chain[at + 1..next].iter().all(|layer| merging.contains(&layer.id));
-                if layers > 0 && fresh && alone(child) && !any_in_use(&chain[at..next])? {
-                    merging.extend(chain[at + 1..next].iter().map(|layer| layer.id));
+                let (layers, next) = (&chain[at + 1..at + 1 + layers], at + 1 + layers);
+                let known = layers.iter().all(|layer| fates.merged.contains(&layer.id));
+                if known || !alone(child) {
+                    // Nothing to merge, seen from another volume before, or not ours to change.
+                } else if any_in_use(&chain[at..next])? {
+                    fates.open.extend(layers.iter().map(|layer| layer.id));
+                } else {
+                    fates.merged.extend(layers.iter().map(|layer| layer.id));
                     let current = after.volumes.iter().any(|volume| volume.path == child.path);
                     merges.push(Merge {
                         child: child.path.clone(),
                         frozen: !current,
                         onto: chain.get(next).map(|image| Base::at(chain, next, image.virtual_size).layer),
-                        layers: chain[at + 1..next].iter().map(|layer| layer.path.clone()).collect(),
+                        layers: layers.iter().map(|layer| layer.path.clone()).collect(),
                     });
                 }
                 at = next;
@@ -263,6 +262,26 @@ impl<'a> Draft<'a> {
     pub(super) fn finish(self, sets: Vec<Set>) -> Result<StoreChange> {
         let inner = self.work.to_value()?;
         Ok(StoreChange { store: NAME.to_string(), steps: self.steps, sets, repoints: self.repoints, inner })
+    }
+}
+
+/// What becomes of the layers that no set names any more.
+#[derive(Default)]
+struct Fates {
+    merged: HashSet<FileId>,
+    /// Not merged, since they or what stands on them are in use.
+    open: HashSet<FileId>,
+}
+
+impl Fates {
+    fn why_kept(&self, layer: FileId, reached: &Reached) -> &'static str {
+        if self.open.contains(&layer) {
+            "a running machine has it open"
+        } else if reached.above.len() > 1 {
+            "several disks of the machine stand on it"
+        } else {
+            "what stands on it was there before kld"
+        }
     }
 }
 

@@ -24,6 +24,7 @@ mod probe;
 mod reach;
 mod record;
 mod space;
+mod sync;
 mod work;
 
 #[cfg(test)]
@@ -116,7 +117,11 @@ impl VolumeStore for DirStore {
     }
 
     fn space(&self, set: &Set) -> Result<Space> {
-        space::space(&self.layout, set)
+        self.spaces(std::slice::from_ref(set)).map(|spaces| spaces.into_iter().next().unwrap_or_default())
+    }
+
+    fn spaces(&self, sets: &[Set]) -> Result<Vec<Space>> {
+        space::spaces(&self.layout, sets)
     }
 
     fn plan_create(&self, name: &MachineName, machine: Uuid, volumes: &[NewVolume]) -> Result<StoreChange> {

@@ -42,6 +42,19 @@ impl Reach {
         Ok(reach)
     }
 
+    /// The same for those sets whose chains can all be read; the others are left out.
+    pub(super) fn of_readable<'a>(sets: impl IntoIterator<Item = &'a Set>) -> Reach {
+        let mut all = Reach { files: HashMap::new(), chains: Vec::new() };
+        for set in sets {
+            let Ok(one) = Reach::of([set], &[]) else { continue };
+            for (id, reached) in one.files {
+                all.files.entry(id).or_default().by.extend(reached.by);
+            }
+            all.chains.extend(one.chains);
+        }
+        all
+    }
+
     fn follow(&mut self, set: &MachineName, volume: &Volume, planned: &[NewFile]) -> Result<(), ImageError> {
         let planned = planned.iter().find(|file| file.path == volume.path).map(|file| &file.content);
         let (chain, named) = match planned {

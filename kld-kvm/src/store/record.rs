@@ -69,11 +69,10 @@ impl Record {
         names.iter().filter_map(|name| Record::read(layout, name).transpose()).collect()
     }
 
-    /// Writes the record in one step; the caller makes the name durable.
-    pub(super) fn write(&self, layout: &Layout) -> Result<()> {
-        let text = serde_json::to_vec_pretty(self)
-            .map_err(|cause| Error::failed(format!("cannot write the record of {}", self.set.name), cause))?;
-        fsio::replace(&layout.record(&self.set.name), &text, 0o600)
+    /// What `set.json` is to hold.
+    pub(super) fn to_text(&self) -> Result<Vec<u8>> {
+        serde_json::to_vec_pretty(self)
+            .map_err(|cause| Error::failed(format!("cannot write the record of {}", self.set.name), cause))
     }
 }
 

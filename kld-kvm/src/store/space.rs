@@ -10,19 +10,19 @@ use super::reach::Reach;
 use super::record::Record;
 use super::told;
 
-/// The space of a set. Each file is counted once: as shared where another set reaches it too or kld would never
-/// remove it, else as used at the top of a disk and as a snapshot's below.
-pub(super) fn space(layout: &Layout, set: &Set) -> Result<Space> {
-    let own = Record::read(layout, &set.name)?;
+/// The space of sets, with one look at the disks of all. Each file of a set is counted once: as shared where
+/// another set reaches it too or kld would never remove it, else as used at the top of a disk and as its snapshots'
+/// below.
+pub(super) fn spaces(layout: &Layout, sets: &[Set]) -> Result<Vec<Space>> {
     let records = Record::read_all(layout)?;
-    let mine = Reach::of([set], &[]).map_err(told)?;
-    // Of others whose disks cannot be read nothing is known, and that is no reason to say nothing of this one.
-    let others: Vec<Reach> = records
-        .iter()
-        .filter(|record| record.set.name != set.name)
-        .filter_map(|record| Reach::of([&record.set], &[]).ok())
-        .collect();
+    // Of others whose disks cannot be read nothing is known, and that is no reason to say nothing of these.
+    let all = Reach::of_readable(records.iter().map(|record| &record.set));
+    sets.iter().map(|set| space(layout, set, &all, &records)).collect()
+}
 
+fn space(layout: &Layout, set: &Set, all: &Reach, records: &[Record]) -> Result<Space> {
+    // Read again, because the caller's set may be newer than its record, or have none.
+    let mine = Reach::of([set], &[]).map_err(told)?;
     let (mut used, mut shared, mut snapshots) = (0, 0, 0);
     let mut seen = HashSet::new();
     for (number, chain) in mine.chains(&set.name).enumerate() {
@@ -30,21 +30,20 @@ pub(super) fn space(layout: &Layout, set: &Set) -> Result<Space> {
             if !seen.insert(image.id) {
                 continue;
             }
-            let top = depth == 0 && number < set.volumes.len();
-            let kept = !layout.is_ours(&image.path);
-            if kept || others.iter().any(|other| other.get(image.id).is_some()) {
+            let others = all.get(image.id).is_some_and(|reached| reached.by.iter().any(|by| *by != set.name));
+            if others || !layout.is_ours(&image.path) {
                 shared += image.allocated;
-            } else if top {
+            } else if depth == 0 && number < set.volumes.len() {
                 used += image.allocated;
             } else {
                 snapshots += image.allocated;
             }
         }
     }
-    let files = own.map(|record| record.files).unwrap_or_default();
-    let well_known = ["set.json", "nvram.fd"].map(Path::new);
-    let unlisted = well_known.into_iter().filter(|file| !files.iter().any(|known| known == file));
-    for file in files.iter().map(|file| file.as_path()).chain(unlisted) {
+    let record = records.iter().find(|record| record.set.name == set.name);
+    let files = record.map_or(&[][..], |record| &record.files).iter().map(|file| file.as_path());
+    let state: HashSet<&Path> = files.chain(["set.json", "nvram.fd"].map(Path::new)).collect();
+    for file in state {
         used += layout.machine(&set.name).join(file).symlink_metadata().map_or(0, |meta| meta.blocks() * 512);
     }
     Ok(Space {

@@ -33,7 +33,8 @@ pub fn everything(host: &Host) -> BTreeMap<String, String> {
     for folder in [host.store_root(), host.state_dir()] {
         walk(&folder, &mut all);
     }
-    let ignored = |path: &str| path.contains("/locks/") || path.ends_with("/lock") || path.ends_with("kvm-probe.json");
+    let ignored =
+        |path: &str| path.contains("/locks/") || path.ends_with("/lock") || path.ends_with("kvm-probe.json");
     all.retain(|path, _| !ignored(path));
     for domain in host.virsh(["list", "--all", "--name"]).ok().split_whitespace() {
         all.insert(format!("domain {domain}"), host.virsh(["dumpxml", "--inactive", domain]).ok());

@@ -34,12 +34,18 @@ fn every_example_of_the_book_does_what_the_book_says() {
 
 #[test]
 fn every_tool_has_a_page() {
-    let missing: Vec<&str> = kld_test_support::tool::names().into_iter().filter(|name| !folder().join(format!("{name}.md")).is_file()).collect();
+    let missing: Vec<&str> = kld_test_support::tool::names()
+        .into_iter()
+        .filter(|name| !folder().join(format!("{name}.md")).is_file())
+        .collect();
     assert!(missing.is_empty(), "no page for {missing:?}");
     let summary = std::fs::read_to_string(folder().join("SUMMARY.md")).unwrap();
     for page in pages() {
         let name = page.file_name().unwrap().to_string_lossy().into_owned();
-        assert!(name == "SUMMARY.md" || summary.contains(&format!("({name})")), "SUMMARY.md does not name {name}");
+        assert!(
+            name == "SUMMARY.md" || summary.contains(&format!("({name})")),
+            "SUMMARY.md does not name {name}"
+        );
     }
 }
 
@@ -48,7 +54,8 @@ fn folder() -> PathBuf {
 }
 
 fn pages() -> Vec<PathBuf> {
-    let mut pages: Vec<PathBuf> = std::fs::read_dir(folder()).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let mut pages: Vec<PathBuf> =
+        std::fs::read_dir(folder()).unwrap().map(|entry| entry.unwrap().path()).collect();
     pages.retain(|path| path.extension().is_some_and(|extension| extension == "md"));
     pages.sort();
     pages

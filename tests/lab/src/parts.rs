@@ -49,6 +49,15 @@ impl Parts {
         Ok(Parts { design, state })
     }
 
+    /// The parts, where all are made and whole.
+    pub fn find(cache: &Cache) -> Result<Option<Parts>> {
+        let Some(tree) = recipe::tree().find(cache) else { return Ok(None) };
+        let Some(modules) = Wanted::by(&tree, recipe::SUITE)?.find(cache) else { return Ok(None) };
+        let Some(image) = Image::find(cache, &tree, Some(&modules), false)? else { return Ok(None) };
+        let design = Design { qemu: Qemu::of(&tree), image, shape: recipe::shape() };
+        Ok(cache.find(&state_name(&design)?).map(|state| Parts { design, state }))
+    }
+
     /// Starts a lab, the `number`th of those that are on one network.
     pub fn start(&self, name: &str, number: u8, plugs: &[Plug]) -> Result<Appliance> {
         let lab = self.design.restore(&self.state, plugs)?;

@@ -44,6 +44,13 @@ pub struct Host {
     pid: i32,
 }
 
+/// What becomes of a host's folder when it ends.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum After {
+    Keep,
+    Remove,
+}
+
 impl Host {
     /// Starts a host in a fresh temporary folder.
     ///
@@ -64,15 +71,15 @@ impl Host {
         let root = Root::ensure(&kld_core::ui::Ui::default())?;
         let folder = tempfile::Builder::new().prefix("kld-").tempdir();
         let state = folder.trying(|| "cannot make a temporary folder".to_string())?.keep();
-        Host::start_with(&root, &state, false)
+        Host::start_with(&root, &state, After::Remove)
     }
 
     /// Starts a host in `state`, an existing folder, which is kept afterwards.
     pub fn start_in(state: &Path) -> Result<Host> {
-        Host::start_with(&Root::ensure(&kld_core::ui::Ui::default())?, state, true)
+        Host::start_with(&Root::ensure(&kld_core::ui::Ui::default())?, state, After::Keep)
     }
 
-    pub(crate) fn start_with(root: &Root, state: &Path, keep: bool) -> Result<Host> {
+    pub(crate) fn start_with(root: &Root, state: &Path, after: After) -> Result<Host> {
         let what = "cannot start a private libvirt host";
         if !nix::unistd::geteuid().is_root() {
             return Err(Error::failed(what, "it needs namespaces of its own, which only root may make")
@@ -94,7 +101,10 @@ impl Host {
             .arg(state.join("host.sh"))
             .arg("outside")
             .arg(state)
-            .arg(if keep { "keep" } else { "remove" })
+            .arg(match after {
+                After::Keep => "keep",
+                After::Remove => "remove",
+            })
             .args([root.tree(), root.capabilities(), cache_folder()])
             .env_clear()
             .env("PATH", kld_core::exec::SEARCH_PATH)

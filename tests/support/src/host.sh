@@ -24,11 +24,13 @@ inside() {
     mkdir -p "$new"
     mount -t tmpfs -o mode=755,size=256m kld "$new"
     cd "$new"
-    mkdir -p usr etc proc sys dev run tmp root home var/tmp var/lib/libvirt var/log/libvirt var/cache/libvirt
+    mkdir -p usr boot etc proc sys dev run tmp root home var/tmp var/lib/libvirt var/log/libvirt var/cache/libvirt
     for name in bin sbin lib lib64; do ln -s "usr/$name" "$name"; done
     ln -s ../run var/run
-    mount --bind "$root/usr" usr
-    mount -o remount,bind,ro usr
+    for folder in usr boot; do
+        mount --bind "$root/$folder" "$folder"
+        mount -o remount,bind,ro "$folder"
+    done
     cp -a "$root/etc/." etc/
     rm -rf etc/libvirt/qemu
     cp "$state"/etc/*.conf etc/libvirt/
@@ -43,13 +45,13 @@ inside() {
     done
     mkdir -p "$new$state"
     mount --bind "$state" "$new$state"
-    ip link set lo up
     exec chroot . /bin/bash "$state/host.sh" serve "$state"
 }
 
 # One word a line on standard input starts libvirtd again after somebody ended it.
 serve() {
     state=$1
+    ip link set lo up
     while :; do
         libvirtd -f "$state/etc/libvirtd.conf" -p /run/libvirtd.pid >>"$state/libvirtd.log" 2>&1 </dev/null &
         read -r _ || exit 0

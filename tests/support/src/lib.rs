@@ -6,11 +6,14 @@
 #![deny(missing_docs)]
 
 pub use kld_build::apt;
+
+pub mod guest;
 pub mod host;
 pub mod kill;
 pub mod root;
 pub mod tool;
 
+pub use guest::Guest;
 pub use host::Host;
 pub use root::Root;
 pub use tool::{Ran, redact};

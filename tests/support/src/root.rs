@@ -4,6 +4,7 @@
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use kld_core::error::Trying;
@@ -12,6 +13,7 @@ use kld_core::ui::Ui;
 use kld_core::{Error, Result, fsio};
 use nix::fcntl::{Flock, FlockArg};
 
+use crate::host::After;
 use crate::{Host, apt};
 
 const SUITE: &str = "trixie";
@@ -21,6 +23,7 @@ const PACKAGES: &[&str] = &[
     "busybox-static",
     "cpio",
     "dnsmasq-base",
+    "genisoimage",
     "iproute2",
     "libvirt-clients",
     "libvirt-daemon",
@@ -62,13 +65,26 @@ pub fn cache_folder() -> PathBuf {
 impl Root {
     /// The private root, where it is there and whole.
     pub fn find() -> Option<Root> {
-        let root = Root { folder: cache_folder().join(format!("root-{}", key())) };
+        Root::find_in(&cache_folder())
+    }
+
+    fn find_in(cache: &Path) -> Option<Root> {
+        let root = Root { folder: cache.join(format!("root-{}", key())) };
         let stamp = fsio::read_text(&root.folder.join("stamp"), 64).ok()??;
         (stamp == fingerprint(&root.tree()).ok()?).then_some(root)
     }
 
     /// The private root; made, or made again where it is damaged.
     pub fn ensure(ui: &Ui) -> Result<Root> {
+        // Looked at once a process: a test that starts many hosts need not walk the tree for each.
+        static SEEN: OnceLock<Root> = OnceLock::new();
+        match SEEN.get() {
+            Some(root) => Ok(root.clone()),
+            None => Root::find_or_make(ui).map(|root| SEEN.get_or_init(|| root).clone()),
+        }
+    }
+
+    fn find_or_make(ui: &Ui) -> Result<Root> {
         let cache = cache_folder();
         fsio::create_dir_all(&cache, 0o755)?;
         let _lock = lock(&cache.join("root.lock"))?;
@@ -86,7 +102,8 @@ impl Root {
         ui.note(format!("making the private root in {} (about a minute, once)", root.folder.display()));
         let new = Root { folder: fsio::temporary_beside(&root.folder) };
         fsio::create_dir_all(&new.folder, 0o755)?;
-        new.build().inspect_err(|_| drop(std::fs::remove_dir_all(&new.folder)))?;
+        bootstrap(SUITE, PACKAGES, &new.tree())
+            .inspect_err(|_| drop(std::fs::remove_dir_all(&new.folder)))?;
         fsio::replace(&new.folder.join("stamp"), fingerprint(&new.tree())?.as_bytes(), 0o644)?;
         std::fs::rename(&new.folder, &root.folder)
             .trying(|| format!("cannot make {}", root.folder.display()))?;
@@ -94,35 +111,11 @@ impl Root {
         Ok(root)
     }
 
-    fn build(&self) -> Result<()> {
-        if !nix::unistd::geteuid().is_root() {
-            return Err(Error::failed("cannot make the private root", "mmdebstrap needs root here")
-                .with_hint("run it as root, in a container or a virtual machine if you like"));
-        }
-        let source = format!("deb [signed-by={}] {} {SUITE} main", apt::keyring().display(), apt::mirror()?);
-        let mut mmdebstrap = Exec::new("mmdebstrap")
-            .args(["--mode=root", "--variant=apt", "--quiet"])
-            .arg(format!("--include={}", PACKAGES.join(",")))
-            // Its initramfs is never booted and takes a while to make.
-            .arg("--dpkgopt=force-confold")
-            .arg(r#"--essential-hook=mkdir -p "$1/etc/initramfs-tools""#)
-            .arg(r#"--essential-hook=echo update_initramfs=no >"$1/etc/initramfs-tools/update-initramfs.conf""#);
-        for path in LEFT_OUT {
-            mmdebstrap = mmdebstrap.arg(format!("--dpkgopt=path-exclude={path}"));
-        }
-        let mmdebstrap = mmdebstrap.arg(SUITE).arg(self.tree()).arg(source);
-        mmdebstrap
-            .limit(Duration::from_secs(1200))
-            .run()
-            .map_err(|error| error.with_hint("run cargo xtask setup; it says which packages are missing"))?;
-        Ok(())
-    }
-
     /// Lets libvirt look at QEMU once: it takes 1.5 s, which each host would otherwise spend again.
     fn learn_capabilities(&self) -> Result<()> {
         let folder = tempfile::Builder::new().prefix("kld-").tempdir();
         let folder = folder.trying(|| "cannot make a temporary folder".to_string())?;
-        let host = Host::start_with(self, folder.path(), true)?;
+        let host = Host::start_with(self, folder.path(), After::Keep)?;
         host.virsh(["capabilities"]);
         let copy = format!("cp -a /var/cache/libvirt '{}/capabilities'", folder.path().display());
         host.inside("bash", ["-c", &copy]);
@@ -144,8 +137,42 @@ impl Root {
     }
 }
 
+/// Makes a Debian tree of a suite, apt and some packages in a folder.
+pub fn bootstrap(suite: &str, packages: &[&str], tree: &Path) -> Result<()> {
+    let what = format!("cannot make a tree of Debian {suite}");
+    if !nix::unistd::geteuid().is_root() {
+        return Err(Error::failed(what, "mmdebstrap needs root here")
+            .with_hint("run it as root, in a container or a virtual machine if you like"));
+    }
+    if Exec::which("mmdebstrap").is_none() || !apt::keyring().exists() {
+        return Err(Error::failed(what, "mmdebstrap or Debian's keyring is not installed")
+            .with_hint("run cargo xtask setup"));
+    }
+    let source = format!("deb [signed-by={}] {} {suite} main", apt::keyring().display(), apt::mirror()?);
+    let mut mmdebstrap = Exec::new("mmdebstrap")
+        .args(["--mode=root", "--variant=apt", "--quiet"])
+        .arg(format!("--include={}", packages.join(",")))
+        // Its initramfs would never be booted and takes a while to make.
+        .arg("--dpkgopt=force-confold")
+        .arg(r#"--essential-hook=mkdir -p "$1/etc/initramfs-tools""#)
+        .arg(r#"--essential-hook=echo update_initramfs=no >"$1/etc/initramfs-tools/update-initramfs.conf""#);
+    for path in LEFT_OUT {
+        mmdebstrap = mmdebstrap.arg(format!("--dpkgopt=path-exclude={path}"));
+    }
+    mmdebstrap.arg(suite).arg(tree).arg(source).limit(Duration::from_secs(1200)).run()?;
+    Ok(())
+}
+
+/// Removes a folder and all in it; one that is not there is as wanted.
+pub fn remove_tree(folder: &Path) -> Result<()> {
+    match std::fs::remove_dir_all(folder) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        outcome => outcome.trying(|| format!("cannot remove {}", folder.display())),
+    }
+}
+
 /// An exclusive lock that the kernel drops when this process ends.
-pub(crate) fn lock(path: &Path) -> Result<Flock<File>> {
+pub fn lock(path: &Path) -> Result<Flock<File>> {
     let file = File::create(path).trying(|| format!("cannot create {}", path.display()))?;
     Flock::lock(file, FlockArg::LockExclusive)
         .map_err(|(_, errno)| errno)
@@ -185,7 +212,7 @@ fn fingerprint(tree: &Path) -> Result<String> {
     Ok(format!("{digest:016x} {count}"))
 }
 
-const FNV_START: u64 = 0xcbf2_9ce4_8422_2325;
+pub(crate) const FNV_START: u64 = 0xcbf2_9ce4_8422_2325;
 
 /// FNV-1a: enough to notice accidents, the same with every compiler.
 pub(crate) fn fnv1a(start: u64, bytes: &[u8]) -> u64 {
@@ -220,6 +247,21 @@ mod tests {
         std::fs::remove_file(dir.path().join("usr/bin/qemu")).unwrap();
         let removed = fingerprint(dir.path()).unwrap();
         assert!(whole != cut && cut != removed && whole != removed);
+    }
+
+    #[test]
+    fn a_damaged_or_unfinished_root_is_not_trusted() {
+        let cache = tempfile::tempdir().unwrap();
+        let folder = cache.path().join(format!("root-{}", key()));
+        std::fs::create_dir(&folder).unwrap();
+        std::fs::rename(tree().keep(), folder.join("tree")).unwrap();
+        assert!(Root::find_in(cache.path()).is_none(), "it has no stamp yet");
+
+        std::fs::write(folder.join("stamp"), fingerprint(&folder.join("tree")).unwrap()).unwrap();
+        assert!(Root::find_in(cache.path()).is_some());
+
+        std::fs::remove_file(folder.join("tree/usr/bin/qemu")).unwrap();
+        assert!(Root::find_in(cache.path()).is_none(), "a program is gone");
     }
 
     #[test]

@@ -103,8 +103,20 @@ pub fn names() -> Vec<&'static str> {
     kld_catalog::FAMILIES.iter().flat_map(|family| family.tools).map(|tool| tool.name).collect()
 }
 
-/// Where cargo puts this build's programs: beside the running test or xtask.
+static TOOLS: std::sync::OnceLock<PathBuf> = std::sync::OnceLock::new();
+
+/// From now on the tools are those in this folder, such as a release build's; only the first call counts.
+pub fn use_tools_of(folder: &Path) {
+    let _ = TOOLS.set(folder.to_path_buf());
+}
+
+/// Where the tools are that are run.
 pub fn built() -> PathBuf {
+    TOOLS.get().cloned().unwrap_or_else(built_here)
+}
+
+/// Where cargo puts this build's programs: beside the running test or xtask.
+pub fn built_here() -> PathBuf {
     let mine = std::env::current_exe().expect("this program has a path");
     let folder = mine.parent().expect("a program is in a folder");
     match folder.file_name() {
@@ -118,14 +130,21 @@ pub fn built() -> PathBuf {
 /// # Panics
 /// Where the program is not built.
 pub fn link(bin: &Path, tool: &str) -> PathBuf {
-    let target = built().join(program(tool));
+    link_to(bin, tool, &built().join(program(tool)))
+}
+
+/// A link to a program under a tool's name.
+///
+/// # Panics
+/// Where the program is not built.
+pub fn link_to(bin: &Path, tool: &str, target: &Path) -> PathBuf {
     assert!(
         target.is_file(),
         "{} is not built: run cargo build --workspace --bins, or cargo xtask test",
         target.display()
     );
     let link = bin.join(tool);
-    match std::os::unix::fs::symlink(&target, &link) {
+    match std::os::unix::fs::symlink(target, &link) {
         Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
             panic!("cannot make {}: {error}", link.display())
         }

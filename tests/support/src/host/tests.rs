@@ -43,9 +43,10 @@ fn a_libvirtd_that_ended_starts_again_and_finds_its_machines() {
 #[test]
 #[ignore = "run by a_killed_test_leaves_nothing_behind"]
 fn waits_to_be_killed() {
+    let Some(answer) = std::env::var_os("KLD_TEST_ANSWER") else { return };
     let host = Host::start();
     start_a_machine(&host);
-    std::fs::write(std::env::var_os("KLD_TEST_ANSWER").unwrap(), host.folder().to_str().unwrap()).unwrap();
+    std::fs::write(answer, host.folder().to_str().unwrap()).unwrap();
     std::thread::sleep(Duration::from_secs(60));
 }
 

@@ -1,0 +1,37 @@
+//! `cargo xtask test`: everything that tells whether the work is good.
+
+use kld_core::Result;
+use kld_core::ui::Ui;
+
+use crate::{setup, shell};
+
+/// Set up what is missing and run every check and test
+#[derive(clap::Args)]
+pub struct Args {
+    /// Also run what takes longer than 45 minutes
+    #[arg(long)]
+    full: bool,
+    /// Install missing packages without asking
+    #[arg(long, short)]
+    yes: bool,
+}
+
+/// What cargo is told to do, in this order.
+const STEPS: &[&[&str]] = &[
+    &["fmt", "--all", "--check"],
+    &["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"],
+    // The tests run the built tools, which `cargo test` alone does not build for every package.
+    &["build", "--workspace", "--bins"],
+];
+
+pub fn run(args: &Args, ui: &Ui) -> Result<()> {
+    setup::install(args.yes, ui)?;
+    for step in STEPS {
+        shell::watch(ui, shell::cargo(step))?;
+    }
+    let mut test = shell::cargo(&["test", "--workspace"]);
+    if args.full {
+        test.args(["--", "--include-ignored"]);
+    }
+    shell::watch(ui, test)
+}
