@@ -1,5 +1,8 @@
 //! Compiles the appliance's agent: a static program, so that it runs in any guest.
-#![allow(clippy::disallowed_types, reason = "a build script asks the compiler itself, whose path cargo hands on")]
+#![allow(
+    clippy::disallowed_types,
+    reason = "a build script asks the compiler itself, whose path cargo hands on"
+)]
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -11,7 +14,13 @@ fn main() {
     let variable = |name: &str| std::env::var_os(name).unwrap_or_else(|| panic!("cargo sets {name}"));
     let mut compiler = Command::new(variable("RUSTC"));
     compiler
-        .args(["--edition=2024", "--crate-name=kld_agent", "--crate-type=bin", "-Copt-level=2", "-Cpanic=abort"])
+        .args([
+            "--edition=2024",
+            "--crate-name=kld_agent",
+            "--crate-type=bin",
+            "-Copt-level=2",
+            "-Cpanic=abort",
+        ])
         .args(["-Ctarget-feature=+crt-static", "-Cstrip=symbols", "-Dwarnings", "--target"])
         .arg(variable("TARGET"))
         .arg("-o")

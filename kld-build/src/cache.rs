@@ -139,7 +139,8 @@ mod tests {
             Err(kld_core::Error::message("no more"))
         });
         assert_eq!(made.unwrap_err().to_string(), "no more");
-        let left: Vec<_> = std::fs::read_dir(dir.path()).unwrap().flatten().map(|it| it.file_name()).collect();
+        let left: Vec<_> =
+            std::fs::read_dir(dir.path()).unwrap().flatten().map(|it| it.file_name()).collect();
         assert_eq!(left, ["thing.lock"]);
     }
 }

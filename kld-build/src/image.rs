@@ -7,11 +7,11 @@ use kld_core::error::Trying;
 use kld_core::{Change, Result, fsio};
 
 use crate::cache::Cache;
+use crate::contained;
 use crate::digest::Digest;
 use crate::initramfs;
 use crate::modules::Modules;
 use crate::root::Tree;
-use crate::contained;
 
 const PACK: &str = include_str!("image/pack.sh");
 
@@ -29,7 +29,12 @@ pub struct Image {
 impl Image {
     /// The image of a tree and of modules that the tree lacks; packed, or packed again where it is damaged. The tree
     /// must have a kernel, busybox-static, xz, kmod and, unless it is to be `bare`, mkfs.erofs.
-    pub fn ensure(cache: &Cache, tree: &Tree, modules: Option<&Modules>, bare: bool) -> Result<Change<Image>> {
+    pub fn ensure(
+        cache: &Cache,
+        tree: &Tree,
+        modules: Option<&Modules>,
+        bare: bool,
+    ) -> Result<Change<Image>> {
         let release = tree.kernel()?;
         let made = cache.ensure(&key(tree, &release, modules, bare)?, |folder| {
             let image = Image::in_folder(folder, bare);
@@ -58,7 +63,8 @@ impl Image {
 
 /// The name in the cache: another tree, other modules or another agent are another image.
 fn key(tree: &Tree, release: &str, modules: Option<&Modules>, bare: bool) -> Result<String> {
-    let parts = [PACK.as_bytes(), initramfs::INIT.as_bytes(), initramfs::AGENT, release.as_bytes(), &[bare.into()]];
+    let parts =
+        [PACK.as_bytes(), initramfs::INIT.as_bytes(), initramfs::AGENT, release.as_bytes(), &[bare.into()]];
     let mut digest = Digest::of(parts);
     for origin in [Some(tree.root()), modules.map(Modules::archive)].into_iter().flatten() {
         // The folder's stamp, so that a tree that was made again is packed again.

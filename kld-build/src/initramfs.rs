@@ -21,8 +21,9 @@ pub(crate) const AGENT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/agent"
 const MODULES: &[&str] =
     &["virtio_pci", "virtio_console", "virtio_blk", "virtio_net", "virtio_rng", "erofs", "overlay"];
 
-/// What serves if the kernel has it: a guest that is restored twice must not draw the same random numbers.
-const WELCOME: &[&str] = &["vmgenid"];
+/// What serves if the kernel has it, loaded first: a guest that is restored twice must not draw the same random
+/// numbers, and erofs counts on a checksum that modules.dep does not name.
+const WELCOME: &[&str] = &["vmgenid", "crc32c_generic"];
 
 /// Makes the initramfs for the kernel `release` out of a tree that has it, busybox-static and xz.
 pub fn make(tree: &Tree, release: &str) -> Result<Vec<u8>> {
@@ -84,7 +85,7 @@ fn load_order(dep: &str, builtin: &str, wanted: &[&str], welcome: &[&str]) -> Re
     let known: BTreeMap<String, (&str, &str)> =
         lines.map(|(path, needs)| (module_name(path), (path, needs))).collect();
     let mut order: Vec<String> = Vec::new();
-    for name in wanted.iter().chain(welcome) {
+    for name in welcome.iter().chain(wanted) {
         let Some((path, needs)) = known.get(*name) else {
             if builtin.lines().any(|path| module_name(path) == **name) || welcome.contains(name) {
                 continue;

@@ -81,7 +81,8 @@ impl Wanted {
     /// A tree with the compiler and the kernel's headers.
     fn build_tree(&self) -> Recipe {
         let headers = format!("linux-headers-{}", self.kernel);
-        let packages = ["autoconf", "gcc", "libc6-dev", "libelf-dev", "make", "pahole", "xz-utils", "zstd", &headers];
+        let packages =
+            ["autoconf", "gcc", "libc6-dev", "libelf-dev", "make", "pahole", "xz-utils", "zstd", &headers];
         Recipe {
             name: "compiler".to_string(),
             suite: self.suite.clone(),

@@ -30,10 +30,10 @@ pub struct Recipe {
 impl Recipe {
     /// The name of its tree: another recipe is another tree.
     pub fn key(&self) -> String {
-        let parts = [&[self.suite.clone()], &self.components[..], &self.packages[..]];
-        let digest = parts.into_iter().fold(Digest::default(), |digest, part| {
-            digest.with(Digest::of(part).to_string().as_bytes())
-        });
+        let parts = [std::slice::from_ref(&self.suite), &self.components[..], &self.packages[..]];
+        let digest = parts
+            .into_iter()
+            .fold(Digest::default(), |digest, part| digest.with(Digest::of(part).to_string().as_bytes()));
         format!("{}-{digest}", self.name)
     }
 
@@ -75,7 +75,8 @@ impl Recipe {
         }
         let mmdebstrap = mmdebstrap.arg(&self.suite).arg(target).arg(source);
         let made = mmdebstrap.limit(Duration::from_secs(1800)).output();
-        let made = made.map_err(|error| error.with_hint("mmdebstrap and Debian's keyring must be installed"))?;
+        let made =
+            made.map_err(|error| error.with_hint("mmdebstrap and Debian's keyring must be installed"))?;
         if made.code == Some(0) {
             return Ok(());
         }
@@ -110,7 +111,10 @@ impl Tree {
     pub fn program(&self, name: &str) -> Result<Exec> {
         let folders = ["usr/bin", "usr/sbin"].map(|folder| self.path(folder).join(name));
         let program = folders.into_iter().find(|path| path.is_file()).ok_or_else(|| {
-            Error::failed(format!("cannot run {name}"), format!("{} has no such program", self.root.display()))
+            Error::failed(
+                format!("cannot run {name}"),
+                format!("{} has no such program", self.root.display()),
+            )
         })?;
         if self.root == Path::new("/") {
             return Ok(Exec::at(&program));
@@ -191,7 +195,10 @@ mod tests {
     fn another_list_of_packages_is_another_tree() {
         assert_eq!(recipe(&["a"]).key(), recipe(&["a"]).key());
         assert_ne!(recipe(&["a"]).key(), recipe(&["b"]).key());
-        assert_ne!(recipe(&["main", "a"]).key(), Recipe { components: vec!["main".into(), "main".into()], ..recipe(&["a"]) }.key());
+        assert_ne!(
+            recipe(&["main", "a"]).key(),
+            Recipe { components: vec!["main".into(), "main".into()], ..recipe(&["a"]) }.key()
+        );
     }
 
     #[test]

@@ -63,7 +63,8 @@ fn a_command_s_exit_code_and_streams_come_apart() {
 
 #[test]
 fn bytes_of_every_kind_pass_unchanged_both_ways() {
-    let bytes: Vec<u8> = (0..3_000_000u32).map(|number| (number.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    let bytes: Vec<u8> =
+        (0..3_000_000u32).map(|number| (number.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
     let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
     let pipes = Pipes {
         stdin: Box::new(std::io::Cursor::new(bytes.clone())),
@@ -161,7 +162,8 @@ fn a_disk_is_found_by_its_serial_number_and_starts_empty() {
     let guest = restored();
     let agent = guest.agent();
     let disk = "disk=/dev/$(basename $(dirname $(grep -lx data /sys/block/*/serial)));";
-    let write = format!("{disk} head -c 64 $disk | tr -d '\\0' | wc -c; echo mark >$disk; sync; head -c 4 $disk");
+    let write =
+        format!("{disk} head -c 64 $disk | tr -d '\\0' | wc -c; echo mark >$disk; sync; head -c 4 $disk");
     assert_eq!(sh(&agent, &write), "0\nmark");
     drop(guest);
     assert_eq!(sh(&restored().agent(), &format!("{disk} head -c 64 $disk | tr -d '\\0' | wc -c")), "0\n");
@@ -220,7 +222,12 @@ fn a_guest_whose_parent_is_killed_leaves_nothing() {
     parent.signal(nix::sys::signal::Signal::SIGKILL);
     let deadline = Instant::now() + Duration::from_secs(10);
     while runs(pid) || folder.exists() {
-        assert!(Instant::now() < deadline, "QEMU runs: {}; its folder is there: {}", runs(pid), folder.exists());
+        assert!(
+            Instant::now() < deadline,
+            "QEMU runs: {}; its folder is there: {}",
+            runs(pid),
+            folder.exists()
+        );
         std::thread::sleep(Duration::from_millis(20));
     }
 }

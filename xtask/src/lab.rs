@@ -166,7 +166,8 @@ fn console(labs: &Labs, name: &str) -> Result<ExitCode> {
     let raw = Raw::start();
     let term = std::env::var("TERM").unwrap_or_else(|_| "dumb".to_string());
     let shell = format!("stty rows {} cols {}; exec bash -l", raw.rows, raw.columns);
-    let command = ["env", &format!("TERM={term}"), "script", "--quiet", "--return", "--command", &shell, "/dev/null"];
+    let command =
+        ["env", &format!("TERM={term}"), "script", "--quiet", "--return", "--command", &shell, "/dev/null"];
     hand_on(&agent, &command, Box::new(std::io::stdin()))
 }
 
@@ -210,8 +211,10 @@ struct Raw {
 impl Raw {
     fn start() -> Raw {
         use nix::sys::termios::{SetArg, cfmakeraw, tcgetattr, tcsetattr};
-        let size = Command::new("/usr/bin/stty").arg("size").stderr(Stdio::null()).stdin(Stdio::inherit()).output();
-        let size = size.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
+        let size =
+            Command::new("/usr/bin/stty").arg("size").stderr(Stdio::null()).stdin(Stdio::inherit()).output();
+        let size =
+            size.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
         let mut size = size.split_whitespace().map_while(|word| word.parse().ok());
         let (rows, columns) = (size.next().unwrap_or(24), size.next().unwrap_or(80));
         let before = tcgetattr(std::io::stdin()).ok();
@@ -227,7 +230,8 @@ impl Raw {
 impl Drop for Raw {
     fn drop(&mut self) {
         if let Some(before) = &self.before {
-            let _ = nix::sys::termios::tcsetattr(std::io::stdin(), nix::sys::termios::SetArg::TCSANOW, before);
+            let _ =
+                nix::sys::termios::tcsetattr(std::io::stdin(), nix::sys::termios::SetArg::TCSANOW, before);
         }
     }
 }

@@ -220,7 +220,9 @@ impl Session {
                     Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
                     other => other.unwrap_or(0),
                 };
-                if !window.take(count) || write(&writer, &wire::encode(wire::STDIN, &buffer[..count])).is_err() {
+                if !window.take(count)
+                    || write(&writer, &wire::encode(wire::STDIN, &buffer[..count])).is_err()
+                {
                     return;
                 }
                 if count == 0 {

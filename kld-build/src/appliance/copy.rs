@@ -51,7 +51,9 @@ impl Agent {
 /// A path's folder and its name in there.
 fn parts<'a>(path: &'a Path, what: &str) -> Result<(&'a Path, &'a std::ffi::OsStr)> {
     match (path.parent(), path.file_name()) {
-        (Some(parent), Some(name)) => Ok((if parent.as_os_str().is_empty() { Path::new(".") } else { parent }, name)),
+        (Some(parent), Some(name)) => {
+            Ok((if parent.as_os_str().is_empty() { Path::new(".") } else { parent }, name))
+        }
         _ => Err(Error::failed(what, "it has no name")),
     }
 }

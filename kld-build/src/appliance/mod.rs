@@ -102,8 +102,7 @@ impl Appliance {
         }
         let log = File::create(folder.join("qemu.log")).trying(what)?;
         let streams = Streams { stderr: Stdio::from(log), ..Streams::default() };
-        let arguments =
-            qemu::arguments(&design.image, &design.shape, design.qemu.speed(), &folder, plugs);
+        let arguments = qemu::arguments(&design.image, &design.shape, design.qemu.speed(), &folder, plugs);
         let mut program = design.qemu.program()?.args(arguments);
         if memory.is_some() {
             program = program.args(["-incoming", "defer"]);
@@ -171,15 +170,7 @@ impl Appliance {
     /// A guest that was restored has the past's time and the interfaces' addresses of all its siblings.
     fn settle(&self, plugs: &[Plug]) -> Result<()> {
         let agent = self.agent();
-        agent.wait(PATIENCE).map_err(|error| {
-            let console = self.console();
-            let last = console.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default();
-            match (self.explain("the guest ended"), last) {
-                (Some(explained), _) => explained,
-                (None, "") => error,
-                (None, last) => Error::failed("the guest does not answer", last.trim()),
-            }
-        })?;
+        agent.wait(PATIENCE).map_err(|error| self.explain("the guest does not answer").unwrap_or(error))?;
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         let time = format!("{}.{:09}", now.as_secs(), now.subsec_nanos());
         let mut random = [0; 32];
@@ -189,14 +180,21 @@ impl Appliance {
         let seed: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
         let mut command = vec!["sh".to_string(), "-ec".to_string(), SETTLE.to_string(), "settle".to_string()];
         command.extend([time, seed.clone()]);
-        command.extend((0..plugs.len()).map(|number| format!("52:54:00:{}:{}:{number:02x}", &seed[..2], &seed[2..4])));
+        command.extend(
+            (0..plugs.len()).map(|number| format!("52:54:00:{}:{}:{number:02x}", &seed[..2], &seed[2..4])),
+        );
         agent.ask(&command).map(drop)
     }
 
-    /// Why QEMU has ended, in its own words.
+    /// Why the guest does not answer: QEMU's last words where it failed, else those of the guest.
     fn explain(&self, what: &str) -> Option<Error> {
-        self.qemu.wait(Duration::from_millis(200))?;
-        Some(last_words(what, &self.folder))
+        let ended = self.qemu.wait(Duration::from_millis(200));
+        if ended.is_some_and(|status| !status.success()) {
+            return Some(last_words(what, &self.folder));
+        }
+        let console = self.console();
+        let last = console.lines().rev().find(|line| !line.trim().is_empty())?;
+        Some(Error::failed(what, last.trim()))
     }
 }
 
@@ -252,5 +250,8 @@ fn last_words(what: &str, folder: &Path) -> Error {
     let log = fsio::read_text(&folder.join("qemu.log"), 1 << 20).ok().flatten().unwrap_or_default();
     let last = log.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("QEMU ended");
     // QEMU begins with its own path.
-    Error::failed(what, last.split_once(": ").filter(|(start, _)| start.contains("qemu")).map_or(last, |(_, rest)| rest))
+    Error::failed(
+        what,
+        last.split_once(": ").filter(|(start, _)| start.contains("qemu")).map_or(last, |(_, rest)| rest),
+    )
 }

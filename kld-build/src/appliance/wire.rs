@@ -89,3 +89,39 @@ fn unstuff(mut stuffed: &[u8]) -> Option<(u8, Vec<u8>)> {
     frame.remove(0);
     Some((kind, frame))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn frames_come_out_as_they_went_in_however_they_are_cut(
+            frames in prop::collection::vec((1u8.., prop::collection::vec(any::<u8>(), 0..1200)), 0..5),
+            cut in 1usize..300,
+        ) {
+            let bytes: Vec<u8> = frames.iter().flat_map(|(kind, payload)| encode(*kind, payload)).collect();
+            let mut decoder = Decoder::default();
+            let found: Vec<_> = bytes.chunks(cut).flat_map(|chunk| decoder.feed(chunk)).collect();
+            prop_assert_eq!(found, frames);
+        }
+
+        #[test]
+        fn after_noise_and_a_zero_byte_the_next_frame_is_found(noise: Vec<u8>, payload: Vec<u8>) {
+            let mut decoder = Decoder::default();
+            let bytes = [&noise[..], &[0], &encode(HELLO, &payload)].concat();
+            prop_assert_eq!(decoder.feed(&bytes).pop(), Some((HELLO, payload)));
+        }
+    }
+
+    #[test]
+    fn zeros_and_long_runs_have_the_known_form() {
+        assert_eq!(encode(1, &[0]), [2, 1, 1, 0]);
+        assert_eq!(encode(1, &[1; 253])[..2], [255, 1]);
+        let mut decoder = Decoder::default();
+        for length in [0, 252, 253, 254, 255, 508, CHUNK] {
+            assert_eq!(decoder.feed(&encode(5, &vec![7; length])), [(5, vec![7; length])]);
+        }
+    }
+}

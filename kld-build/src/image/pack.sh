@@ -13,7 +13,7 @@ if [ -n "$modules" ]; then
     tar --zstd -xf "$modules" -C usr
     chroot . depmod "$kernel"
 fi
-rm -rf boot/* var/cache/apt/* var/lib/apt/lists/* var/log/*.log
+rm -rf boot/initrd* boot/System.map* var/cache/apt/* var/lib/apt/lists/* var/log/*.log
 : >etc/fstab
 cd /
 loader=$(echo "$tree"/usr/lib*/ld-linux-*.so.*)

@@ -3,6 +3,13 @@
 # image, under a layer in memory, and goes on from there as /run/kld/init; without, the initramfs is all there is.
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root TERM=dumb
 
+# The kernel's own farewell would hide the last line.
+give_up() {
+    echo 0 >/proc/sys/kernel/printk
+    echo "kld: $1"
+    poweroff -f
+}
+
 begin() {
     /bin/busybox --install -s /bin
     mount -t proc proc /proc
@@ -14,12 +21,12 @@ begin() {
     tries=0
     until disk=$(grep -lx root /sys/block/*/serial); do
         tries=$((tries + 1))
-        [ $tries -lt 500 ] || { echo "kld: no disk bears the serial number root"; poweroff -f; }
+        [ $tries -lt 500 ] || give_up "no disk bears the serial number root"
         sleep 0.02
     done
     disk=${disk%/serial}
     mkdir /layer/image /layer/memory /layer/whole
-    mount -t erofs -o ro "/dev/${disk##*/}" /layer/image || poweroff -f
+    mount -t erofs -o ro "/dev/${disk##*/}" /layer/image || give_up "cannot mount the root image"
     mount -t tmpfs -o size=75% memory /layer/memory
     mkdir /layer/memory/upper /layer/memory/work
     mount -t overlay -o lowerdir=/layer/image,upperdir=/layer/memory/upper,workdir=/layer/memory/work whole /layer/whole

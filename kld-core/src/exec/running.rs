@@ -61,9 +61,8 @@ impl End {
 impl Exec {
     /// Starts the program beside this one; the time limit does not count.
     pub fn start(&self, streams: Streams) -> Result<Running> {
-        let failed = |cause: &dyn std::fmt::Display| {
-            Error::failed(format!("cannot run {}", self.program), cause)
-        };
+        let failed =
+            |cause: &dyn std::fmt::Display| Error::failed(format!("cannot run {}", self.program), cause);
         let mut command = self.command()?;
         command.stdin(streams.stdin).stdout(streams.stdout).stderr(streams.stderr);
         super::die_with_us(&mut command);

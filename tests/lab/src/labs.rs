@@ -94,7 +94,8 @@ impl Keeper {
         let appliances = names.iter().zip(1..).map(start).collect::<Result<Vec<_>>>()?;
         let Some(first) = appliances.first() else { return Err(Error::usage("no lab is named")) };
         let control = first.folder().join(CONTROL);
-        let listener = UnixListener::bind(&control).trying(|| format!("cannot make {}", control.display()))?;
+        let listener =
+            UnixListener::bind(&control).trying(|| format!("cannot make {}", control.display()))?;
         fsio::create_dir_all(&labs.folder, 0o700)?;
         for (name, appliance) in names.iter().zip(&appliances) {
             let link = appliance.folder().join(CONTROL);

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use kld_build::Agent;
 use kld_build::appliance::Pipes;
-use kld_core::exec::{Exec, Streams};
 use kld_core::error::Trying;
+use kld_core::exec::{Exec, Streams};
 use kld_core::{Error, Result};
 
 /// Where they are in the lab, on its PATH.
@@ -37,7 +37,8 @@ pub fn bring(agent: &Agent, folder: &Path) -> Result<()> {
         names.push(name);
     }
     let streams = Streams { stdout: Stdio::piped(), ..Streams::default() };
-    let mut tar = Exec::new("tar").args(["-cf", "-", "-C"]).arg(stripped.path()).args(&names).start(streams)?;
+    let mut tar =
+        Exec::new("tar").args(["-cf", "-", "-C"]).arg(stripped.path()).args(&names).start(streams)?;
     let Some(stdin) = tar.stdout.take() else { return Err(Error::message("cannot bring kld's tools")) };
     let mut script = format!("set -e; tar -xf - -C {FOLDER}; cd {FOLDER};");
     for family in families.iter().filter(|family| built.iter().any(|path| path.ends_with(family.program))) {
@@ -50,7 +51,10 @@ pub fn bring(agent: &Agent, folder: &Path) -> Result<()> {
     let pipes = Pipes { stdin: Box::new(stdin), stdout: &mut stdout, stderr: &mut stderr };
     match agent.stream(&["sh", "-c", &script, "tools", &mark], pipes)? {
         0 => Ok(()),
-        _ => Err(Error::failed("cannot bring kld's tools into the lab", String::from_utf8_lossy(&stderr).trim())),
+        _ => Err(Error::failed(
+            "cannot bring kld's tools into the lab",
+            String::from_utf8_lossy(&stderr).trim(),
+        )),
     }
 }
 
@@ -59,7 +63,8 @@ fn mark(built: &[PathBuf]) -> Result<String> {
     let mut digest = kld_build::Digest::default();
     for path in built {
         let meta = path.metadata().trying(|| format!("cannot read {}", path.display()))?;
-        digest = digest.with(format!("{} {} {:?}", path.display(), meta.len(), meta.modified().ok()).as_bytes());
+        digest =
+            digest.with(format!("{} {} {:?}", path.display(), meta.len(), meta.modified().ok()).as_bytes());
     }
     Ok(digest.to_string())
 }
