@@ -1,7 +1,7 @@
 //! `cargo xtask lab`: a real kernel with OpenZFS, WireGuard and nested KVM, on a machine that has none of them.
 #![allow(clippy::disallowed_types, reason = "a keeper outlives this program, and a terminal is handed on")]
 
-use std::io::{BufRead, BufReader, IsTerminal, Read};
+use std::io::{BufRead, BufReader, IsTerminal, Read, Seek};
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Instant;
@@ -101,16 +101,21 @@ pub fn test(ui: &Ui) -> Result<()> {
 fn up(cache: &Cache, names: &[String], ui: &Ui) -> Result<()> {
     Parts::ensure(cache, ui)?;
     let start = Instant::now();
-    let what = || "cannot start a keeper for the labs".to_string();
+    let what = || "cannot start the labs".to_string();
     let mine = std::env::current_exe().trying(what)?;
+    // The keeper outlives this program, and so must not hold its terminal or pipe open.
+    let mut log = tempfile::tempfile().trying(what)?;
+    let stderr = log.try_clone().trying(what)?;
     let mut keeper = Command::new("/usr/bin/setsid");
     keeper.arg(mine).args(["lab", "keep"]).args(names).current_dir("/");
-    let mut keeper = keeper.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().trying(what)?;
+    let keeper = keeper.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(stderr).spawn().trying(what)?;
     let mut said = String::new();
-    let stdout = keeper.stdout.take().map(BufReader::new);
-    let read = stdout.map_or(Ok(0), |mut stdout| stdout.read_line(&mut said));
-    if read.trying(what)? == 0 {
-        return Err(Error::failed("cannot start the labs", "their keeper gave up; it says why above"));
+    let stdout = keeper.stdout.map(BufReader::new);
+    if stdout.map_or(Ok(0), |mut stdout| stdout.read_line(&mut said)).trying(what)? == 0 {
+        let mut complaint = String::new();
+        let read = log.rewind().and_then(|()| log.read_to_string(&mut complaint));
+        read.trying(what)?;
+        return Err(Error::message(complaint.trim().trim_start_matches("error: ")));
     }
     ui.note(format!("{} up after {:.1} s", names.join(", "), start.elapsed().as_secs_f64()));
     Ok(())

@@ -35,6 +35,7 @@ const PACKAGES: &[&str] = &[
     "zfsutils-linux",
     // Virtual machines.
     "cpio",
+    "incus",
     "libvirt-clients",
     "libvirt-daemon",
     "libvirt-daemon-driver-network",
