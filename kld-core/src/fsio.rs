@@ -19,6 +19,9 @@ pub fn create_new(path: &Path, mode: u32) -> Result<File> {
         .trying(|| format!("cannot create {}", path.display()))
 }
 
+/// How the names of files end that [`replace`] is writing.
+pub const TEMPORARY: &str = "kld-new";
+
 /// Replaces the contents of `path` in one step: readers and crashes see the old or the new file, never a part.
 /// The new contents are on the disk when this returns.
 pub fn replace(path: &Path, contents: &[u8], mode: u32) -> Result<()> {
@@ -38,7 +41,7 @@ pub fn replace(path: &Path, contents: &[u8], mode: u32) -> Result<()> {
 /// are known by name.
 pub fn temporary_beside(path: &Path) -> std::path::PathBuf {
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    path.with_file_name(format!(".{name}.kld-new"))
+    path.with_file_name(format!(".{name}.{TEMPORARY}"))
 }
 
 /// Makes the names in a folder durable.
@@ -52,17 +55,23 @@ pub fn sync_dir(path: &Path) -> Result<()> {
 pub fn remove_if_exists(path: &Path) -> Result<Change<()>> {
     match std::fs::remove_file(path) {
         Ok(()) => Ok(Change::Changed(())),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Change::Unchanged(())),
+        // A read-only file system, or a file in the place of the folder, has its own words for what is not there.
+        Err(_) if is_absent(path) => Ok(Change::Unchanged(())),
         Err(error) => Err(error).trying(|| format!("cannot remove {}", path.display())),
     }
 }
 
+fn is_absent(path: &Path) -> bool {
+    use std::io::ErrorKind::{NotADirectory, NotFound};
+    path.symlink_metadata().is_err_and(|error| matches!(error.kind(), NotFound | NotADirectory))
+}
+
 /// Removes an empty folder; one that is not there, or holds something, is left.
 pub fn remove_dir_if_empty(path: &Path) -> Result<Change<()>> {
-    use std::io::ErrorKind::{DirectoryNotEmpty, NotFound};
     match std::fs::remove_dir(path) {
         Ok(()) => Ok(Change::Changed(())),
-        Err(error) if matches!(error.kind(), NotFound | DirectoryNotEmpty) => Ok(Change::Unchanged(())),
+        Err(error) if error.kind() == std::io::ErrorKind::DirectoryNotEmpty => Ok(Change::Unchanged(())),
+        Err(_) if is_absent(path) => Ok(Change::Unchanged(())),
         Err(error) => Err(error).trying(|| format!("cannot remove the folder {}", path.display())),
     }
 }
@@ -97,11 +106,13 @@ pub fn read_text(path: &Path, limit: u64) -> Result<Option<String>> {
     text.map(Some).map_err(|_| Error::failed(format!("cannot read {}", path.display()), "it is not UTF-8"))
 }
 
-/// Reads a small file; `None` where there is none. Refuses one of more than `limit` bytes.
+/// Reads a small file; `None` where there is none, or a file in the place of its folder. Refuses one of more than
+/// `limit` bytes.
 pub fn read_bytes(path: &Path, limit: u64) -> Result<Option<Vec<u8>>> {
+    use std::io::ErrorKind::{NotADirectory, NotFound};
     let what = || format!("cannot read {}", path.display());
     let file = match File::open(path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if matches!(error.kind(), NotFound | NotADirectory) => return Ok(None),
         opened => opened.trying(what)?,
     };
     let mut bytes = Vec::new();
@@ -126,6 +137,16 @@ mod tests {
         assert_eq!(std::fs::read(&path).unwrap(), b"two");
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn what_is_below_a_file_is_not_there() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("file"), "").unwrap();
+        let below = dir.path().join("file/below");
+        assert_eq!(read_bytes(&below, 9).unwrap(), None);
+        assert!(!remove_if_exists(&below).unwrap().is_changed());
+        assert!(!remove_dir_if_empty(&below).unwrap().is_changed());
     }
 
     #[test]

@@ -5,9 +5,14 @@
 //! that was killed leaves its entry behind; the next run finds it ([`Journal::left_behind`]), and undoes a
 //! [`Phase::Staging`] entry or finishes a [`Phase::Decided`] one. Whatever is done or undone must be safe to do
 //! twice.
+//!
+//! An entry is written beside its place and renamed. A run that is killed between the two has begun nothing: what
+//! it wrote is swept away by the next one.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
+use nix::fcntl::{Flock, FlockArg};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -57,6 +62,14 @@ pub struct Open<T> {
 }
 
 const LARGEST: u64 = 64 << 20;
+/// The version of entries that this program writes, and the only one that it reads: entries live short.
+const VERSION: u32 = 1;
+
+/// What every version of an entry has.
+#[derive(Deserialize)]
+struct Head {
+    version: u32,
+}
 
 impl Journal {
     /// The journal under `state_dir`.
@@ -75,7 +88,7 @@ impl Journal {
         fsio::create_dir_all(&self.folder, 0o700)?;
         let id = uuid::Uuid::new_v4();
         let (title, machines) = (title.to_string(), machines.to_vec());
-        let entry = Entry { version: 1, id, title, machines, began: time::now(), phase, work };
+        let entry = Entry { version: VERSION, id, title, machines, began: time::now(), phase, work };
         let open = Open { path: self.folder.join(format!("{id}.json")), entry };
         open.write()?;
         fsio::sync_dir(&self.folder)?;
@@ -92,23 +105,57 @@ impl Journal {
             Err(error) => return Err(error).trying(what),
         };
         let mut entries = Vec::new();
+        let mut unfinished = false;
         for file in files {
             let path = file.trying(what)?.path();
-            if path.extension().is_none_or(|extension| extension != "json") {
+            let suffix = path.extension().and_then(|suffix| suffix.to_str());
+            unfinished |= suffix == Some(fsio::TEMPORARY);
+            if suffix != Some("json") {
                 continue;
             }
             // Another run may finish and remove its entry while we look.
-            let Some(text) = fsio::read_text(&path, LARGEST)? else { continue };
-            let entry: Entry<T> = serde_json::from_str(&text).map_err(|cause| {
-                Error::failed(format!("cannot read the journal entry {}", path.display()), cause).with_hint(
-                    "it was written by another version of kld; run that version, or move the file away",
-                )
-            })?;
-            entries.push(Open { path, entry });
+            if let Some(entry) = read(&path)? {
+                entries.push(Open { path, entry });
+            }
+        }
+        if unfinished {
+            self.sweep()?;
         }
         entries.sort_by_key(|open| (open.entry.began, open.entry.id));
         Ok(entries)
     }
+
+    /// Removes what killed runs were writing, unless somebody is writing now.
+    fn sweep(&self) -> Result<()> {
+        let what = || format!("cannot tidy up the journal {}", self.folder.display());
+        let folder = File::open(&self.folder).trying(what)?;
+        let Ok(_nobody_writes) = Flock::lock(folder, FlockArg::LockExclusiveNonblock) else { return Ok(()) };
+        for file in std::fs::read_dir(&self.folder).trying(what)? {
+            let path = file.trying(what)?.path();
+            if path.extension().is_some_and(|suffix| suffix == fsio::TEMPORARY) {
+                fsio::remove_if_exists(&path)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<Entry<T>>> {
+    let Some(text) = fsio::read_text(path, LARGEST)? else { return Ok(None) };
+    let what = || format!("cannot read the journal entry {}", path.display());
+    let damaged = |cause| {
+        Error::failed(what(), format!("it is damaged ({cause})")).with_hint(
+            "it tells what an interrupted run had begun: look at that, and move the file away to go on without",
+        )
+    };
+    let head: Head = serde_json::from_str(&text).map_err(damaged)?;
+    if head.version != VERSION {
+        let cause = format!("it has version {}, and only version {VERSION} is known", head.version);
+        return Err(Error::failed(what(), cause).with_hint(
+            "another version of kld was interrupted: run any tool of that version to finish or undo it",
+        ));
+    }
+    serde_json::from_str(&text).map(Some).map_err(damaged)
 }
 
 impl<T: Serialize + DeserializeOwned> Open<T> {
@@ -135,16 +182,18 @@ impl<T: Serialize + DeserializeOwned> Open<T> {
 
     /// Reads the entry again: its run may have gone on between the first look and the lock.
     pub fn reread(self) -> Result<Option<Self>> {
-        let Some(text) = fsio::read_text(&self.path, LARGEST)? else { return Ok(None) };
-        let entry = serde_json::from_str(&text).map_err(|cause| {
-            Error::failed(format!("cannot read the journal entry {}", self.path.display()), cause)
-        })?;
+        let Some(entry) = read(&self.path)? else { return Ok(None) };
         Ok(Some(Open { path: self.path, entry }))
     }
 
     fn write(&self) -> Result<()> {
         let text = serde_json::to_vec(&self.entry)
             .map_err(|cause| Error::failed("cannot write a journal", cause))?;
+        let folder = self.path.parent().unwrap_or(Path::new("/"));
+        let what = || format!("cannot write to the journal {}", folder.display());
+        let folder = File::open(folder).trying(what)?;
+        // While it is held, what is being written is not swept away.
+        let _writing = Flock::lock(folder, FlockArg::LockShared).map_err(|(_, errno)| errno).trying(what)?;
         fsio::replace(&self.path, &text, 0o600)
     }
 }
@@ -169,5 +218,23 @@ mod tests {
 
         found.remove(0).close().unwrap();
         assert!(journal.left_behind::<Vec<i32>>().unwrap().is_empty());
+    }
+
+    #[test]
+    fn what_a_run_was_writing_when_it_was_killed_is_swept_away_when_nobody_writes() {
+        let dir = tempfile::tempdir().unwrap();
+        let journal = Journal::new(dir.path());
+        let web = MachineName::parse("web").unwrap();
+        let whole = journal.begin("delete web", &[web], Phase::Decided, 1).unwrap();
+        let half = journal.folder.join(".6b29fc40-ca47-1067-b31d-00dd010662da.json.kld-new");
+        std::fs::write(&half, "{\"ver").unwrap();
+
+        let writing = Flock::lock(File::open(&journal.folder).unwrap(), FlockArg::LockShared).unwrap();
+        assert_eq!(journal.left_behind::<i32>().unwrap().len(), 1);
+        assert!(half.exists());
+
+        drop(writing);
+        assert_eq!(journal.left_behind::<i32>().unwrap().len(), 1);
+        assert!(!half.exists() && whole.still_there());
     }
 }

@@ -42,6 +42,9 @@ impl Plan {
 impl std::fmt::Display for Plan {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         writeln!(f, "{}", self.title)?;
+        if self.steps.is_empty() {
+            writeln!(f, "  nothing to do")?;
+        }
         for step in &self.steps {
             let detail = if step.detail.is_empty() { String::new() } else { format!(" ({})", step.detail) };
             writeln!(f, "  {:<9} {}{detail}", step.verb, step.object)?;

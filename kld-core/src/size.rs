@@ -74,7 +74,10 @@ impl ByteSize {
                 whole * scale + fraction * scale / 10u128.pow(digits)
             }
         };
-        u64::try_from(bytes).map(ByteSize).map_err(|_| bad())
+        u64::try_from(bytes).map(ByteSize).map_err(|_| {
+            Error::usage(format!("the size '{}' is too large", text.escape_debug()))
+                .with_hint("the largest size is below 16E")
+        })
     }
 }
 

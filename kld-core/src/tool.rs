@@ -81,13 +81,15 @@ fn common_args() -> [Arg; 5] {
             .value_name("FILE")
             .value_parser(clap::value_parser!(PathBuf))
             .help("Read this configuration instead of /etc/kld/config.toml and the user's")
-            .help_heading("Configuration"),
+            .help_heading("Configuration")
+            .global(true),
         Arg::new("set")
             .long("set")
             .value_name("KEY=VALUE")
             .action(ArgAction::Append)
             .help("Override one setting")
-            .help_heading("Configuration"),
+            .help_heading("Configuration")
+            .global(true),
     ]
 }
 

@@ -7,6 +7,7 @@ mod bench;
 mod build;
 mod clean_room;
 mod demo;
+mod generate;
 mod lab;
 mod setup;
 mod shell;
@@ -32,6 +33,7 @@ enum Errand {
     Demo(demo::Args),
     Test(test::Args),
     Bench(bench::Args),
+    Generate(generate::Args),
     Lab(lab::Args),
     CleanRoom(clean_room::Args),
 }
@@ -43,6 +45,7 @@ fn main() -> ExitCode {
         Errand::Demo(args) => demo::run(&args, &ui),
         Errand::Test(args) => test::run(&args, &ui),
         Errand::Bench(args) => bench::run(&args),
+        Errand::Generate(args) => generate::run(&args, &ui),
         Errand::Lab(args) => match lab::run(&args, &ui) {
             Ok(code) => return code,
             Err(error) => Err(error),

@@ -3,7 +3,7 @@
 use kld_core::Result;
 use kld_core::ui::Ui;
 
-use crate::{lab, setup, shell};
+use crate::{generate, lab, setup, shell};
 
 /// Set up what is missing and run every check and test
 #[derive(clap::Args)]
@@ -29,6 +29,7 @@ pub fn run(args: &Args, ui: &Ui) -> Result<()> {
     for step in STEPS {
         shell::watch(ui, shell::cargo(step))?;
     }
+    generate::run(&generate::Args::check(), ui)?;
     let mut test = shell::cargo(&["test", "--workspace"]);
     if args.full {
         test.args(["--", "--include-ignored"]);

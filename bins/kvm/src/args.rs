@@ -4,7 +4,7 @@ use std::ffi::OsString;
 
 use clap::{Arg, ArgAction, ArgMatches};
 use kld_core::tool::Context;
-use kld_core::{Config, MachineName, Plan, Result};
+use kld_core::{Config, MachineName, Plan, Result, SnapshotTag};
 
 /// A machine's name, checked by [`name`] so that every bad one is told in kld's own words.
 pub fn name_arg(id: &'static str, help: &'static str) -> Arg {
@@ -25,6 +25,16 @@ pub fn name(matches: &ArgMatches, id: &str) -> Result<MachineName> {
 /// The machines' names in the argument `id`.
 pub fn names(matches: &ArgMatches, id: &str) -> Result<Vec<MachineName>> {
     matches.get_many::<OsString>(id).into_iter().flatten().map(|word| MachineName::parse_os(word)).collect()
+}
+
+/// A snapshot's tag, checked by [`tag`].
+pub fn tag_arg(id: &'static str, help: &'static str) -> Arg {
+    Arg::new(id).value_name("TAG").value_parser(clap::value_parser!(OsString)).help(help)
+}
+
+/// The snapshot's tag in the argument `id`, where it is given.
+pub fn tag(matches: &ArgMatches, id: &str) -> Result<Option<SnapshotTag>> {
+    matches.get_one::<OsString>(id).map(|word| SnapshotTag::parse_os(word)).transpose()
 }
 
 /// A flag.

@@ -5,10 +5,10 @@ use std::time::Instant;
 use clap::{Arg, ArgMatches, Command, value_parser};
 use kld_core::store::{CloneKind, Consistency};
 use kld_core::tool::{Context, Tool};
-use kld_core::{Error, MachineName, Result, SnapshotTag};
+use kld_core::{Error, MachineName, Result};
 use kld_kvm::machine::{CloneReport, CloneRequest};
 
-use crate::args::{dry_run, flag, name, name_arg, names, show_plan, store, with_store};
+use crate::args::{dry_run, flag, name, name_arg, names, show_plan, store, tag, tag_arg, with_store};
 use crate::host::machines;
 
 /// The most clones of one call.
@@ -23,7 +23,7 @@ fn command() -> Command {
             name_arg("names", "The new machines").value_name("NEW").required(false).num_args(0..),
             Arg::new("count").long("count").value_name("N").value_parser(value_parser!(u32).range(1..=MOST as i64)).requires("prefix").help("Make N clones, named by --prefix and a number"),
             Arg::new("prefix").long("prefix").value_name("PREFIX").requires("count").help("What the numbered clones' names begin with, such as web-"),
-            Arg::new("snapshot").long("snapshot").value_name("TAG").help("Clone this snapshot instead of the machine as it is now"),
+            tag_arg("snapshot", "Clone this snapshot instead of the machine as it is now").long("snapshot"),
             flag("full", "Copy everything: the clone shares nothing with its source"),
             flag("no-seed", "Add no NoCloud seed with the host name and a fresh instance id"),
             flag("start", "Start the clones"),
@@ -41,8 +41,7 @@ fn command() -> Command {
 fn run(context: &Context, matches: &ArgMatches) -> Result<()> {
     let source = name(matches, "source")?;
     let mut request = CloneRequest::new(source, new_names(matches)?);
-    request.snapshot =
-        matches.get_one::<String>("snapshot").map(|tag| SnapshotTag::parse(tag)).transpose()?;
+    request.snapshot = tag(matches, "snapshot")?;
     request.kind = if matches.get_flag("full") { CloneKind::Full } else { CloneKind::Linked };
     request.seed = !matches.get_flag("no-seed");
     let context = &with_store(context, matches)?;

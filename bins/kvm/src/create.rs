@@ -90,10 +90,10 @@ fn request(context: &Context, matches: &ArgMatches) -> Result<CreateRequest> {
         (false, false) => FirmwareRequest::Bios,
     };
     let network = match (text("bridge"), text("network").unwrap_or(context.config.get("network"))) {
-        (Some(bridge), _) => NetworkRequest::Bridge(plain("bridge", bridge)?),
+        (Some(bridge), _) => NetworkRequest::Bridge(plain("a bridge", bridge)?),
         (None, "none") => NetworkRequest::None,
         (None, "user") => NetworkRequest::User,
-        (None, network) => NetworkRequest::Network(plain("network", network)?),
+        (None, network) => NetworkRequest::Network(plain("a network", network)?),
     };
     let name = name(matches, "name")?;
     Ok(CreateRequest {
@@ -102,7 +102,7 @@ fn request(context: &Context, matches: &ArgMatches) -> Result<CreateRequest> {
         disks: disks(matches)?,
         iso: matches.get_one::<PathBuf>("iso").map(|iso| absolute(iso)).transpose()?,
         network,
-        os: text("os").map(|os| plain("operating system", os)).transpose()?,
+        os: text("os").map(|os| plain("an operating system", os)).transpose()?,
         firmware,
         cloud_init: cloud_init(matches, &name)?,
         name,
@@ -197,7 +197,7 @@ fn plain(what: &str, text: &str) -> Result<String> {
         && text.chars().all(|c| c.is_ascii_alphanumeric() || "._-:".contains(c));
     match fine {
         true => Ok(text.to_string()),
-        false => Err(Error::usage(format!("'{}' is not the name of a {what}", text.escape_debug()))
+        false => Err(Error::usage(format!("'{}' is not the name of {what}", text.escape_debug()))
             .with_hint("use letters, digits, '.', '_' and '-'")),
     }
 }

@@ -13,8 +13,10 @@ use kld_kvm::libvirt::Libvirt;
 use kld_kvm::machine::Machines;
 use kld_kvm::store::DirStore;
 
+/// How a backend is made.
+type Make<T> = fn(&Config) -> Result<Arc<T>>;
 /// A backend's name and how it is made.
-type Factory<T> = (&'static str, fn(&Config) -> Result<Arc<T>>);
+type Factory<T> = (&'static str, Make<T>);
 
 /// Every hypervisor.
 const HYPERVISORS: &[Factory<dyn Hypervisor>] = &[("libvirt", |config| Ok(Arc::new(libvirt(config)?)))];
@@ -47,7 +49,7 @@ pub fn machines(context: &Context) -> Result<Machines> {
     Ok(machines.on_recovery(move |recovered| ui.note(recovered)))
 }
 
-fn by_name<T: ?Sized>(what: &str, name: &str, table: &[Factory<T>]) -> Result<fn(&Config) -> Result<Arc<T>>> {
+fn by_name<T: ?Sized>(what: &str, name: &str, table: &[Factory<T>]) -> Result<Make<T>> {
     let names = || table.iter().map(|(name, _)| *name);
     table.iter().find(|(known, _)| *known == name).map(|(_, make)| *make).ok_or_else(|| {
         Error::usage(format!("there is no {what} '{}'", name.escape_debug()))

@@ -61,7 +61,7 @@ fn stop(context: &Context, matches: &ArgMatches) -> Result<()> {
     })
 }
 
-/// Does one deed to each machine. All are tried; the first error is the one that is returned.
+/// Does one deed to each machine. All are tried; errors are told in their order, and the last one is returned.
 fn each(
     context: &Context,
     names: &[MachineName],
@@ -84,8 +84,11 @@ fn each(
                     context.ui.line(text)?;
                 }
             }
-            Err(error) if outcome.is_ok() => outcome = Err(error),
-            Err(error) => context.ui.error(&error),
+            Err(error) => {
+                if let Err(earlier) = std::mem::replace(&mut outcome, Err(error)) {
+                    context.ui.error(&earlier);
+                }
+            }
         }
     }
     if context.ui.json {

@@ -1,20 +1,20 @@
 //! `kvm-snap`: snapshots of a whole machine.
 
-use clap::{Arg, ArgMatches, Command};
+use clap::{ArgMatches, Command};
 use kld_core::tool::{Context, Tool};
 use kld_core::{MachineName, Result, SnapshotTag, time};
 use kld_kvm::machine::RollbackRequest;
 
-use crate::args::{dry_run, flag, name, name_arg, show_plan, store, with_store};
+use crate::args::{dry_run, flag, name, name_arg, show_plan, store, tag, tag_arg, with_store};
 use crate::host::machines;
 
 pub const TOOL: Tool = Tool { name: "kvm-snap", about: kld_catalog::about("kvm-snap"), command, run };
 
 fn command() -> Command {
-    let tag = |help: &'static str| Arg::new("tag").value_name("TAG").help(help);
+    let tag = |help: &'static str| tag_arg("tag", help);
     Command::new("kvm-snap")
         .arg(name_arg("name", "The machine"))
-        .arg(store())
+        .arg(store().global(true))
         .subcommand_required(false)
         .subcommands([
             Command::new("create").about("Take a snapshot").args([tag("Its tag; today's date and time unless given"), dry_run()]),
@@ -47,8 +47,8 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<()> {
 }
 
 fn create(context: &Context, name: &MachineName, matches: &ArgMatches) -> Result<()> {
-    let tag = match matches.get_one::<String>("tag") {
-        Some(tag) => SnapshotTag::parse(tag)?,
+    let tag = match tag(matches, "tag")? {
+        Some(tag) => tag,
         None => SnapshotTag::parse(&time::rfc3339(time::now()).replace(':', ""))?,
     };
     let machines = machines(context)?;
@@ -60,6 +60,11 @@ fn create(context: &Context, name: &MachineName, matches: &ArgMatches) -> Result
         true => context.ui.json(&serde_json::json!({"version": 1, "snapshot": report})),
         false => context.ui.line(format!("{name}@{tag} taken ({})", report.consistency)),
     }
+}
+
+/// The tag of a command that must have one.
+fn given_tag(matches: &ArgMatches) -> Result<SnapshotTag> {
+    tag(matches, "tag")?.map_or_else(|| SnapshotTag::parse(""), Ok)
 }
 
 fn list(context: &Context, name: &MachineName) -> Result<()> {
@@ -76,7 +81,7 @@ fn list(context: &Context, name: &MachineName) -> Result<()> {
 }
 
 fn rollback(context: &Context, machine: MachineName, matches: &ArgMatches) -> Result<()> {
-    let tag = SnapshotTag::parse(matches.get_one::<String>("tag").map_or("", String::as_str))?;
+    let tag = given_tag(matches)?;
     let request = RollbackRequest { machine, tag, discard_newer: matches.get_flag("discard-newer") };
     let machines = machines(context)?;
     if matches.get_flag("dry-run") {
@@ -91,7 +96,7 @@ fn rollback(context: &Context, machine: MachineName, matches: &ArgMatches) -> Re
 }
 
 fn delete(context: &Context, name: &MachineName, matches: &ArgMatches) -> Result<()> {
-    let tag = SnapshotTag::parse(matches.get_one::<String>("tag").map_or("", String::as_str))?;
+    let tag = given_tag(matches)?;
     let machines = machines(context)?;
     if matches.get_flag("dry-run") {
         return show_plan(context, &machines.plan_drop_snapshot(name, &tag)?);

@@ -9,7 +9,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::{DomainRecord, Hypervisor, State};
-use crate::store::{Repoint, Volume};
+use crate::store::{Consistency, Repoint, Volume};
 use crate::{Error, MachineName, Result};
 
 /// A hypervisor under test, and what is particular to it.
@@ -62,6 +62,7 @@ pub const TESTS: &[(&str, Test)] = &[
     ),
     ("a_network_that_is_not_there_is_none", a_network_that_is_not_there_is_none),
     ("disks_of_a_running_domain_are_switched", disks_of_a_running_domain_are_switched),
+    ("disks_of_a_domain_that_is_off_are_switched", disks_of_a_domain_that_is_off_are_switched),
 ];
 
 /// Runs every test.
@@ -394,20 +395,31 @@ pub fn a_network_that_is_not_there_is_none(make: Make) {
 /// In its definition, and a second time too; it goes on running, and starts from there after.
 pub fn disks_of_a_running_domain_are_switched(make: Make) {
     let case = Case::new(make);
-    let Some(disk) = case.rig.disk() else { return };
-    if !case.hypervisor().capabilities().live_switch {
-        return;
+    if case.hypervisor().capabilities().live_switch {
+        switch_twice(&case, true);
     }
+}
+
+/// In its definition, and a second time too; it starts from there after.
+pub fn disks_of_a_domain_that_is_off_are_switched(make: Make) {
+    switch_twice(&Case::new(make), false);
+}
+
+fn switch_twice(case: &Case, running: bool) {
+    let Some(disk) = case.rig.disk() else { return };
     let sample = Sample { disk: Some(disk.clone()), ..Sample::new() };
     case.define(&sample);
-    ok("start", case.hypervisor().start(sample.uuid));
+    if running {
+        ok("start", case.hypervisor().start(sample.uuid));
+    }
     let overlay = case.rig.overlay(&disk);
     let set = ok("a name", MachineName::parse(&sample.name));
     let repoints = [Repoint { set, volume: overlay.clone() }];
 
     for _ in 0..2 {
-        ok("switch", case.hypervisor().switch_disks(sample.uuid, &repoints));
-        assert_eq!(case.state(&sample), Some(State::Running));
+        let reached = ok("switch", case.hypervisor().switch_disks(sample.uuid, &repoints));
+        assert_eq!(reached == Consistency::Stopped, !running);
+        assert_eq!(case.state(&sample), Some(if running { State::Running } else { State::Off }));
         let definition = case.find(&sample).map(|record| record.definition).unwrap_or_default();
         let source = |volume: &Volume| format!("<source file='{}'", volume.path.display());
         assert!(definition.contains(&source(&overlay)), "{definition}");

@@ -116,9 +116,10 @@ pub trait Hypervisor: Send + Sync {
     /// Takes the power away.
     fn power_off(&self, uuid: Uuid) -> Result<Change<()>>;
 
-    /// Switches disks of a running domain to prepared overlays, all at one moment, in the running guest and in
-    /// its definition. The guest's agent freezes its file systems for the moment where there is one. Safe to
-    /// repeat: disks that already stand there are left.
+    /// Switches disks of a domain to prepared overlays. Of a running one all at one moment, in the running guest
+    /// and in its definition; the guest's agent freezes its file systems for the moment where there is one. Of one
+    /// that is off, in its definition, which gives [`Consistency::Stopped`]. Safe to repeat: disks that already
+    /// stand there are left.
     fn switch_disks(&self, uuid: Uuid, repoints: &[Repoint]) -> Result<Consistency>;
 
     /// Whether a virtual network of this name is up; `None` where there is none of this name.

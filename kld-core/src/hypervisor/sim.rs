@@ -234,8 +234,9 @@ impl Hypervisor for SimHypervisor {
         let (agent, possible) = (inside.agent, inside.live_switch);
         let domain = inside.domain(uuid)?;
         let what = format!("cannot switch the disks of '{}'", domain.name);
-        if !possible || !domain.state.is_active() {
-            return Err(Error::failed(what, "only a running domain's can be, and not on every host"));
+        let running = domain.state.is_active();
+        if running && !possible {
+            return Err(Error::failed(what, "this host cannot do that while it runs"));
         }
         let switched = repoints.iter().try_fold(domain.definition.clone(), |definition, repoint| {
             let target = &repoint.volume.name;
@@ -243,7 +244,11 @@ impl Hypervisor for SimHypervisor {
                 .ok_or_else(|| Error::failed(&what, format!("it has no disk '{target}'")))
         });
         domain.definition = switched?;
-        Ok(if agent { Consistency::Frozen } else { Consistency::CrashConsistent })
+        Ok(match (running, agent) {
+            (false, _) => Consistency::Stopped,
+            (true, true) => Consistency::Frozen,
+            (true, false) => Consistency::CrashConsistent,
+        })
     }
 
     fn network(&self, name: &str) -> Result<Option<bool>> {

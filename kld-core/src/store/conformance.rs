@@ -76,6 +76,10 @@ pub const TESTS: &[(&str, Test)] = &[
     ("writes_between_stage_and_commit_are_kept", writes_between_stage_and_commit_are_kept),
     ("a_snapshot_keeps_what_was_there", a_snapshot_keeps_what_was_there),
     (
+        "a_snapshot_is_recorded_with_the_consistency_that_was_reached",
+        a_snapshot_is_recorded_with_the_consistency_that_was_reached,
+    ),
+    (
         "a_rollback_brings_contents_back_and_drops_newer_snapshots",
         a_rollback_brings_contents_back_and_drops_newer_snapshots,
     ),
@@ -752,6 +756,20 @@ pub fn a_snapshot_keeps_what_was_there(make: Make) {
     case.volume_begins(&case.snapshot_volume("a", "one"), b"1", "a");
     case.volume_begins(&case.snapshot_volume("a", "two"), b"2", "a");
     case.begins("a", b"3");
+}
+
+/// Which the caller learns after planning.
+pub fn a_snapshot_is_recorded_with_the_consistency_that_was_reached(make: Make) {
+    let case = Case::new(make);
+    case.machine("a", b"1");
+    let planned = case.store().plan_snapshot(&case.set("a"), &tag("one"), Consistency::CrashConsistent);
+    let mut change = ok("plan", planned);
+    ok("stage", case.store().stage(&change, &[]));
+    for snapshot in change.sets.iter_mut().flat_map(|set| &mut set.snapshots) {
+        snapshot.consistency = Consistency::Frozen;
+    }
+    ok("commit", case.store().commit(&restarted(&change)));
+    assert_eq!(case.set("a").snapshots[0].consistency, Consistency::Frozen);
 }
 
 /// And what was written since is gone.

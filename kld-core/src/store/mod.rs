@@ -168,7 +168,8 @@ pub struct StoreChange {
     pub store: String,
     /// What is done, for people.
     pub steps: Vec<Step>,
-    /// The sets as they will be, with the sources among them.
+    /// The sets as they will be, with the sources among them. The caller may correct the consistency of a new
+    /// snapshot here before the commit: it is known only when a running machine's disks have been switched.
     pub sets: Vec<Set>,
     /// Volumes of existing machines that move.
     pub repoints: Vec<Repoint>,
@@ -288,7 +289,8 @@ pub trait VolumeStore: Send + Sync {
     fn plan_drop_snapshot(&self, set: &Set, tag: &SnapshotTag) -> Result<StoreChange>;
     /// The set stands alone: its origin may be deleted.
     fn plan_promote(&self, set: &Set) -> Result<StoreChange>;
-    /// No set any more. Refused by the caller where clones stand on it, unless the store keeps shared bases.
+    /// No set any more. The caller sees to it that by the commit no clones stand on it, unless the store keeps
+    /// shared bases; when it is planned, they may.
     fn plan_delete(&self, set: &Set) -> Result<StoreChange>;
 
     /// Makes what nobody uses yet.

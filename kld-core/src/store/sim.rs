@@ -529,10 +529,6 @@ impl VolumeStore for SimStore {
     }
 
     fn plan_delete(&self, set: &Set) -> Result<StoreChange> {
-        let clones = self.clones(set)?;
-        if let (false, Some(clone)) = (self.shared_bases, clones.first()) {
-            return Err(Error::refused(format!("cannot delete '{}': '{clone}' stands on it", set.name)));
-        }
         let mut draft = Draft::new(self);
         draft.notes.commit.push(Act::Forget { name: set.name.clone() });
         draft.remove_state(set.state_dir.clone());
@@ -552,7 +548,23 @@ impl VolumeStore for SimStore {
 
     fn commit(&self, change: &StoreChange) -> Result<()> {
         let notes = self.notes(change)?;
-        let committed = self.run(notes.commit);
+        for name in notes.commit.iter().filter_map(|act| match act {
+            Act::Forget { name } => Some(name),
+            _ => None,
+        }) {
+            let clones = self.set(name)?.map(|set| self.clones(&set)).transpose()?.unwrap_or_default();
+            if let (false, Some(clone)) = (self.shared_bases, clones.first()) {
+                return Err(Error::refused(format!("cannot delete '{name}': '{clone}' stands on it")));
+            }
+        }
+        let corrected = |act| match act {
+            Act::Record { set } => {
+                let given = change.sets.iter().find(|given| given.name == set.name);
+                Act::Record { set: given.cloned().map_or(set, Box::new) }
+            }
+            other => other,
+        };
+        let committed = self.run(notes.commit.into_iter().map(corrected));
         let mut inside = self.inside();
         inside.fuse = None;
         inside.state.remove(&notes.id);

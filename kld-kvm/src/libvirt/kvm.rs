@@ -192,13 +192,12 @@ fn guest(kind: &str, rom: Option<&Path>) -> String {
     let mut devices = Element::new("devices")
         .with_child(Element::new("controller").with("type", "usb").with("model", "none"))
         .with_child(Element::new("memballoon").with("model", "none"));
-    let mut cpu = None;
+    // What kld's machines get: hosts that do run guests may still fall over this.
+    let cpu = (kind == "kvm").then(|| Element::new("cpu").with("mode", "host-passthrough"));
     if let Some(rom) = rom {
         let loader = text("loader", &rom.to_string_lossy()).with("readonly", "yes").with("type", "rom");
         os = os.with_child(loader);
         devices = devices.with_child(Element::new("panic").with("model", "isa"));
-        // What kld's machines get.
-        cpu = (kind == "kvm").then(|| Element::new("cpu").with("mode", "host-passthrough"));
     }
     let domain = Element::new("domain")
         .with("type", kind)

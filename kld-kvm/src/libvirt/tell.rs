@@ -69,7 +69,12 @@ pub(super) fn plain(message: &str) -> String {
     for noise in ["internal error: ", "operation failed: ", "Requested operation is not valid: "] {
         text = text.strip_prefix(noise).unwrap_or(text);
     }
-    text.to_string()
+    // Which of the two libvirt says is a matter of chance.
+    let ended = ["QEMU unexpectedly closed the monitor", "process exited while connecting to monitor"];
+    match text.find("qemu-system-").filter(|_| ended.iter().any(|words| text.starts_with(words))) {
+        Some(at) => format!("its emulator ended: {}", &text[at..]),
+        None => text.to_string(),
+    }
 }
 
 /// A line without the times that QEMU writes before its words, as in `2026-03-01T12:00:00.123456Z qemu: ...`.
@@ -146,6 +151,17 @@ mod tests {
         cannot reach libvirt at qemu:///system: no connection driver available for nope:///system
         is libvirtd (or virtqemud) running? see `systemctl status libvirtd`
         ");
+    }
+
+    #[test]
+    fn an_emulator_that_ended_is_told_in_the_same_words_however_libvirt_noticed() {
+        for noticed in [
+            "process exited while connecting to monitor: ",
+            "QEMU unexpectedly closed the monitor (vm='a'): ",
+        ] {
+            let message = format!("internal error: {noticed}qemu-system-x86_64: -device x: no");
+            assert_eq!(plain(&message), "its emulator ended: qemu-system-x86_64: -device x: no");
+        }
     }
 
     #[test]

@@ -53,8 +53,7 @@ impl Machines {
     /// What [`delete`](Self::delete) would do, refusals included.
     pub fn plan_delete(&self, request: &DeleteRequest) -> Result<Plan> {
         let victims = self.victims(request)?;
-        let names: Vec<&str> = victims.iter().map(|victim| victim.name.as_str()).collect();
-        let mut plan = Plan::new(format!("delete {}", names.join(", ")));
+        let mut plan = Plan::new(title(&victims));
         for victim in &victims {
             self.describe(victim, &mut plan)?;
         }
@@ -71,12 +70,12 @@ impl Machines {
         let victims = self.victims(request)?;
         let further = victims.iter().map(|victim| &victim.name).filter(|name| !request.names.contains(name));
         locks.extend(Lock::take_all(&self.state_dir, further, &self.tool, std::time::Duration::ZERO)?);
-        let mut report = DeleteReport { deleted: Vec::new(), promoted: Vec::new() };
-        for victim in victims {
-            self.delete_one(&victim, request.force)?;
-            report.promoted.extend(victim.promoted);
-            report.deleted.push(victim.name);
-        }
+        self.let_stand(&victims)?;
+        let work = victims.iter().map(|victim| self.work_of(victim, request.force)).collect::<Result<_>>()?;
+        let names: Vec<MachineName> = victims.iter().map(|victim| victim.name.clone()).collect();
+        self.carry_through(&title(&victims), &names, work)?;
+        let promoted = victims.into_iter().flat_map(|victim| victim.promoted).collect();
+        let mut report = DeleteReport { deleted: names, promoted };
         report.promoted.retain(|name| !report.deleted.contains(name));
         Ok(report)
     }
@@ -111,8 +110,9 @@ impl Machines {
             None if domain.is_none() => return Err(self.no_such(name)),
             None => Vec::new(),
         };
-        let staying: Vec<MachineName> =
-            clones.into_iter().filter(|clone| !request.names.contains(clone)).collect();
+        let (going, staying): (Vec<MachineName>, Vec<MachineName>) =
+            clones.into_iter().partition(|clone| request.names.contains(clone));
+        going.iter().try_for_each(|clone| self.collect(clone, request, victims))?;
         let mut promoted = Vec::new();
         match request.clones {
             _ if staying.is_empty() => {}
@@ -142,14 +142,18 @@ impl Machines {
         Ok(())
     }
 
-    fn delete_one(&self, victim: &Victim, force: bool) -> Result<()> {
-        if !self.store.capabilities().shared_bases {
-            victim.promoted.iter().try_for_each(|clone| self.promote(clone))?;
+    /// Makes the clones that stay stand alone, where they cannot share a base without their source.
+    fn let_stand(&self, victims: &[Victim]) -> Result<()> {
+        if self.store.capabilities().shared_bases {
+            return Ok(());
         }
+        victims.iter().flat_map(|victim| &victim.promoted).try_for_each(|clone| self.promote(clone))
+    }
+
+    fn work_of(&self, victim: &Victim, force: bool) -> Result<Work> {
         let set = victim.set.as_ref().ok_or_else(|| self.no_such(&victim.name))?;
         let undefine = victim.domain.map(|uuid| Undefine { uuid, force }).into_iter().collect();
-        let work = Work { undefine, ..Work::new(self.store.plan_delete(set)?) };
-        self.carry_through(&format!("delete {}", victim.name), std::slice::from_ref(&victim.name), work)
+        Ok(Work { undefine, ..Work::new(self.store.plan_delete(set)?) })
     }
 
     /// Makes a clone stand alone.
@@ -161,4 +165,9 @@ impl Machines {
         let work = Work { switch: Some(machine.record.uuid), ..Work::new(change) };
         self.carry_out(&format!("promote {name}"), machines, work, &[]).map(drop)
     }
+}
+
+fn title(victims: &[Victim]) -> String {
+    let names: Vec<&str> = victims.iter().map(|victim| victim.name.as_str()).collect();
+    format!("delete {}", names.join(", "))
 }

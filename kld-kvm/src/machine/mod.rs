@@ -158,12 +158,12 @@ impl Machines {
     /// Takes the locks of one operation: `waited` are waited for, `wanted` must be free. Interrupted operations on
     /// any of them are mended before.
     fn lock(&self, wanted: &[MachineName], waited: &[MachineName]) -> Result<Vec<Lock>> {
+        let names: BTreeSet<&MachineName> = wanted.iter().chain(waited).collect();
         loop {
-            self.recover()?;
+            self.recover_for(|name| names.contains(name))?;
             let mut locks = Lock::take_all(&self.state_dir, wanted, &self.tool, Duration::ZERO)?;
             locks.extend(Lock::take_all(&self.state_dir, waited, &self.tool, SOURCE_PATIENCE)?);
             // A holder we waited for may have been killed just now, and left its work to us.
-            let names: BTreeSet<&MachineName> = wanted.iter().chain(waited).collect();
             if !self.is_interrupted(&names)? {
                 return Ok(locks);
             }

@@ -173,7 +173,7 @@ impl Machines {
         let machines = std::slice::from_ref(name);
         let _locks = self.lock(machines, &[])?;
         let (plan, work) = self.prepare_drop_snapshot(name, tag)?;
-        self.carry_through(&plan.title, machines, work)?;
+        self.carry_through(&plan.title, machines, vec![work])?;
         Ok(plan)
     }
 

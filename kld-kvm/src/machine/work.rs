@@ -1,8 +1,9 @@
 //! Carrying an operation out so that a kill at any point is mended by the next run.
 //!
-//! The journal entry holds a [`Work`]. While it is [`Phase::Staging`], only things nobody uses yet are made: new
-//! files, and definitions of new domains. [`Phase::Decided`] begins where existing machines are touched. The next
-//! run undoes the first and finishes the second; each deed is safe to do twice.
+//! The journal entry holds [`Work`], one or several that follow each other. While it is [`Phase::Staging`], only
+//! things nobody uses yet are made: new files, and definitions of new domains. [`Phase::Decided`] begins where
+//! existing machines are touched. The next run undoes the first and finishes the second; each deed is safe to do
+//! twice.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -10,6 +11,7 @@ use std::time::Duration;
 
 use kld_core::journal::{Journal, Open, Phase};
 use kld_core::lock::Lock;
+use kld_core::probe::Verdict;
 use kld_core::store::{Consistency, StateFile, StoreChange};
 use kld_core::timing::phase;
 use kld_core::{Error, MachineName, Result, SnapshotTag, fsio};
@@ -103,9 +105,10 @@ impl Machines {
         work: Work,
         files: &[StateFile],
     ) -> Result<Option<Consistency>> {
-        let mut entry = phase("journal", || self.journal().begin(title, machines, Phase::Staging, work))?;
+        let mut entry =
+            phase("journal", || self.journal().begin(title, machines, Phase::Staging, vec![work]))?;
         let staged =
-            self.stage(&entry.entry().work, files).and_then(|()| phase("journal", || entry.decide()));
+            self.stage(&entry.entry().work[0], files).and_then(|()| phase("journal", || entry.decide()));
         if let Err(error) = staged {
             return Err(self.back_out(entry, error));
         }
@@ -117,8 +120,17 @@ impl Machines {
         }
     }
 
-    /// Carries out work that cannot be undone half-way, such as a deletion: a killed run is always finished.
-    pub(super) fn carry_through(&self, title: &str, machines: &[MachineName], work: Work) -> Result<()> {
+    /// Carries out work that cannot be undone half-way, such as a deletion: a killed run is always finished. All
+    /// of `work` is one operation.
+    pub(super) fn carry_through(&self, title: &str, machines: &[MachineName], work: Vec<Work>) -> Result<()> {
+        let probe = self.store.probe();
+        if let (Verdict::Absent, finding) = (probe.verdict, probe.finding) {
+            let error = Error::failed(format!("cannot {title}"), finding);
+            return Err(match probe.remedy {
+                Some(remedy) => error.with_hint(remedy),
+                None => error,
+            });
+        }
         let entry = self.journal().begin(title, machines, Phase::Decided, work)?;
         let mut touched = false;
         match self.finish(&entry.entry().work, &mut touched) {
@@ -131,25 +143,37 @@ impl Machines {
 
     /// Mends what killed runs left behind, and says what it did. Operations under way are left alone.
     pub fn recover(&self) -> Result<Vec<Recovered>> {
+        self.recover_for(|_| true)
+    }
+
+    /// As [`recover`](Self::recover). What cannot be mended is an error only where it is about a machine that matters
+    /// here: what is stuck with one machine does not keep people from the others.
+    pub(super) fn recover_for(&self, matters: impl Fn(&MachineName) -> bool) -> Result<Vec<Recovered>> {
         let mut mended = Vec::new();
-        for open in self.journal().left_behind::<Work>()? {
-            let machines = &open.entry().machines;
-            let locks = match Lock::take_all(&self.state_dir, machines, &self.tool, Duration::ZERO) {
-                Ok(locks) => locks,
-                Err(Error::Busy { .. }) => continue,
-                Err(error) => return Err(error),
-            };
-            // Read again under the locks: its run may have ended well, or gone on, since we looked.
-            if let Some(open) = open.reread()? {
-                mended.push(self.mend(open)?);
+        for open in self.journal().left_behind::<Vec<Work>>()? {
+            let matters = open.entry().machines.iter().any(&matters);
+            match self.mend_if_left(open) {
+                Ok(recovered) => mended.extend(recovered),
+                Err(error) if matters => return Err(error),
+                Err(_) => {}
             }
-            drop(locks);
         }
         mended.iter().for_each(|recovered| (self.notice)(recovered));
         Ok(mended)
     }
 
-    fn mend(&self, open: Open<Work>) -> Result<Recovered> {
+    /// Mends an entry unless its run is under way or has ended well.
+    fn mend_if_left(&self, open: Open<Vec<Work>>) -> Result<Option<Recovered>> {
+        let machines = &open.entry().machines;
+        let _locks = match Lock::take_all(&self.state_dir, machines, &self.tool, Duration::ZERO) {
+            Err(Error::Busy { .. }) => return Ok(None),
+            locks => locks?,
+        };
+        // Read again under the locks: its run may have gone on since we looked.
+        open.reread()?.map(|open| self.mend(open)).transpose()
+    }
+
+    fn mend(&self, open: Open<Vec<Work>>) -> Result<Recovered> {
         let entry = open.entry();
         let recovered = Recovered { title: entry.title.clone(), finished: entry.phase == Phase::Decided };
         let mut touched = false;
@@ -178,7 +202,7 @@ impl Machines {
 
     /// True where a killed run has left work on one of these machines.
     pub(super) fn is_interrupted(&self, names: &BTreeSet<&MachineName>) -> Result<bool> {
-        let left = self.journal().left_behind::<Work>()?;
+        let left = self.journal().left_behind::<Vec<Work>>()?;
         Ok(left.iter().any(|open| open.entry().machines.iter().any(|name| names.contains(name))))
     }
 
@@ -186,20 +210,36 @@ impl Machines {
         Journal::new(&self.state_dir)
     }
 
+    /// Makes files and new domains, both at once: each waits for the disk most of its time.
     fn stage(&self, work: &Work, files: &[StateFile]) -> Result<()> {
-        phase("stage files", || self.store.stage(&work.change, files))?;
-        let define =
-            |domain: &NewDomain| phase("define", || self.hypervisor.define(&domain.definition)).map(drop);
-        work.define.iter().try_for_each(define)
+        let define = |domain: &NewDomain| self.hypervisor.define(&domain.definition).map(drop);
+        std::thread::scope(|scope| {
+            let defined = scope.spawn(|| phase("define", || work.define.iter().try_for_each(define)));
+            let staged = phase("stage files", || self.store.stage(&work.change, files));
+            staged.and(defined.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+        })
     }
 
-    fn undo(&self, work: &Work) -> Result<()> {
-        work.define.iter().try_for_each(|domain| self.hypervisor.undefine(domain.uuid).map(drop))?;
-        self.store.revert(&work.change)
+    fn undo(&self, work: &[Work]) -> Result<()> {
+        for NewDomain { uuid, .. } in work.iter().flat_map(|work| &work.define) {
+            // Whoever started what a killed run was making may be working with it.
+            if let Some(domain) =
+                self.hypervisor.domain_by_uuid(*uuid)?.filter(|domain| domain.state.is_active())
+            {
+                return Err(Error::busy(format!("{} is {}", domain.name, domain.state)).with_hint(format!(
+                    "save what is in it, stop it (virsh destroy {}), and try again",
+                    domain.name
+                )));
+            }
+        }
+        work.iter().rev().try_for_each(|work| {
+            work.define.iter().try_for_each(|domain| self.hypervisor.undefine(domain.uuid).map(drop))?;
+            self.store.revert(&work.change)
+        })
     }
 
     /// Undoes what was staged; the error to report is the one that led here.
-    fn back_out(&self, entry: Open<Work>, error: Error) -> Error {
+    fn back_out(&self, entry: Open<Vec<Work>>, error: Error) -> Error {
         match self.undo(&entry.entry().work).and_then(|()| entry.close()) {
             Ok(()) => error,
             Err(second) => error.with_hint(format!(
@@ -208,7 +248,18 @@ impl Machines {
         }
     }
 
-    fn finish(&self, work: &Work, touched: &mut bool) -> Result<Option<Consistency>> {
+    /// Finishes all work. Where it fails, `touched` says whether that one which failed is half done: those before it
+    /// are whole, and those after it have not begun.
+    fn finish(&self, work: &[Work], touched: &mut bool) -> Result<Option<Consistency>> {
+        let mut consistency = None;
+        for work in work {
+            *touched = false;
+            consistency = self.finish_one(work, touched)?.or(consistency);
+        }
+        Ok(consistency)
+    }
+
+    fn finish_one(&self, work: &Work, touched: &mut bool) -> Result<Option<Consistency>> {
         let mut consistency = None;
         let mut change = work.change.clone();
         if let Some(uuid) = work.switch.filter(|_| !change.repoints.is_empty()) {

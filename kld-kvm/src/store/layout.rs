@@ -161,6 +161,10 @@ pub(super) fn make_folder(path: &Path) -> Result<()> {
     if path.is_dir() {
         return Ok(());
     }
+    if path.symlink_metadata().is_ok() {
+        return Err(Error::message(format!("{} is not a folder", path.display()))
+            .with_hint("move it away, or name another folder (store-root in the configuration)"));
+    }
     if let Some(above) = path.parent() {
         make_folder(above)?;
     }

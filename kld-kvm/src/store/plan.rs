@@ -71,7 +71,8 @@ pub(super) fn create(
                     .with_hint("say how large it is, such as 10G"));
             }
             (None, Some(size)) if size.bytes() == 0 => {
-                return Err(Error::usage(format!("the disk {} of {name} has the size 0", new.name)));
+                return Err(Error::usage(format!("the disk {} of {name} has the size 0", new.name))
+                    .with_hint("say how large it is, such as 10G"));
             }
             (None, Some(size)) => draft.empty(name, &new.name, size.bytes())?,
             (Some((path, format)), size) => {

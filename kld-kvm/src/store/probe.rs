@@ -1,5 +1,6 @@
 use kld_core::exec::Exec;
 use kld_core::{ByteSize, Probe};
+use nix::errno::Errno;
 use nix::sys::statvfs::statvfs;
 use nix::unistd::{AccessFlags, access};
 
@@ -27,11 +28,11 @@ pub(super) fn probe(layout: &Layout) -> Probe {
     }
     if let Err(errno) = access(there, AccessFlags::W_OK | AccessFlags::X_OK) {
         let finding = format!("{shown} cannot be written: {}", errno.desc());
-        return Probe::absent(
-            SUBJECT,
-            finding,
-            "run it as root, or name another folder in the configuration",
-        );
+        let remedy = match errno {
+            Errno::EROFS => "mount the file system read-write, or name another folder in the configuration",
+            _ => "run it as root, or name another folder in the configuration",
+        };
+        return Probe::absent(SUBJECT, finding, remedy);
     }
     let free = statvfs(there).map_or_else(
         |_| String::new(),

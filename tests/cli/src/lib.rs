@@ -2,6 +2,7 @@
 #![deny(missing_docs)]
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use kld_test_support::Host;
@@ -26,8 +27,8 @@ pub fn bytes_at(host: &Host, path: &Path, offset: u64) -> String {
     host.qemu_io(["-r", "-f", "qcow2", "-c", &read, &path.display().to_string()]).ok()
 }
 
-/// Everything that kld and libvirt have made: files with their sizes, and domains. Locks and what was read only are
-/// left out, since they are no leavings.
+/// Everything that kld and libvirt have made: files with their sizes, modes and times of change, and domains. Locks
+/// and what was read only are left out, since they are no leavings.
 pub fn everything(host: &Host) -> BTreeMap<String, String> {
     let mut all = BTreeMap::new();
     for folder in [host.store_root(), host.state_dir()] {
@@ -36,8 +37,18 @@ pub fn everything(host: &Host) -> BTreeMap<String, String> {
     let ignored =
         |path: &str| path.contains("/locks/") || path.ends_with("/lock") || path.ends_with("kvm-probe.json");
     all.retain(|path, _| !ignored(path));
-    for domain in host.virsh(["list", "--all", "--name"]).ok().split_whitespace() {
-        all.insert(format!("domain {domain}"), host.virsh(["dumpxml", "--inactive", domain]).ok());
+    let names = host.virsh(["list", "--all", "--name"]).ok();
+    let commands: String =
+        names.split_whitespace().map(|name| format!("dumpxml --inactive {name};")).collect();
+    if !commands.is_empty() {
+        let definitions = host.virsh([commands]).ok();
+        let definitions = definitions.split("</domain>").filter(|text| !text.trim().is_empty());
+        all.extend(
+            names
+                .split_whitespace()
+                .zip(definitions)
+                .map(|(name, text)| (format!("domain {name}"), text.to_string())),
+        );
     }
     all
 }
@@ -49,7 +60,13 @@ fn walk(folder: &Path, all: &mut BTreeMap<String, String>) {
         match entry.metadata() {
             // A folder that holds nothing is no leaving: the store makes its few when it is first used.
             Ok(meta) if meta.is_dir() => walk(&path, all),
-            Ok(meta) => drop(all.insert(path.display().to_string(), format!("{} bytes", meta.len()))),
+            Ok(meta) => {
+                let (size, mode, changed) = (meta.len(), meta.mode(), meta.mtime_nsec());
+                all.insert(
+                    path.display().to_string(),
+                    format!("{size} bytes, mode {mode:o}, changed at {changed}"),
+                );
+            }
             Err(_) => {}
         }
     }

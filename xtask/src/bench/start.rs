@@ -1,6 +1,6 @@
 //! How fast a tool starts.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use kld_core::Result;
 use kld_core::ui::Ui;
@@ -25,7 +25,7 @@ pub fn run(_ui: &Ui) -> Result<Vec<Row>> {
     ])
 }
 
-fn compare(case: &'static str, (program, arg): (&Path, &str), one_tool: &PathBuf) -> Result<Row> {
+fn compare(case: &'static str, (program, arg): (&Path, &str), one_tool: &Path) -> Result<Row> {
     let time = |program: &Path, arg: &str| {
         let mut command = tool::command(program);
         command.arg(arg);
