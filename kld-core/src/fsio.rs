@@ -4,6 +4,9 @@ use std::fs::{File, OpenOptions, Permissions};
 use std::io::{Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
+use std::time::{Duration, Instant};
+
+use nix::fcntl::{Flock, FlockArg};
 
 use crate::error::Trying;
 use crate::{Change, Error, Result};
@@ -21,6 +24,32 @@ pub fn create_new(path: &Path, mode: u32) -> Result<File> {
 
 /// How the names of files end that [`replace`] is writing.
 pub const TEMPORARY: &str = "kld-new";
+
+/// Locks a file that is made where it is not, not following links; `None` where somebody else holds the lock for all
+/// of `patience`. The kernel drops the lock with the process that holds it, however that ends.
+pub fn lock(path: &Path, patience: Duration) -> Result<Option<Flock<File>>> {
+    let mut file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .custom_flags(nix::libc::O_NOFOLLOW | nix::libc::O_CLOEXEC)
+        .open(path)
+        .trying(|| format!("cannot open the lock {}", path.display()))?;
+    let deadline = Instant::now() + patience;
+    loop {
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(locked) => return Ok(Some(locked)),
+            Err((returned, nix::errno::Errno::EWOULDBLOCK)) => file = returned,
+            Err((_, errno)) => return Err(errno).trying(|| format!("cannot lock {}", path.display())),
+        }
+        if Instant::now() >= deadline {
+            return Ok(None);
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
 
 /// Replaces the contents of `path` in one step: readers and crashes see the old or the new file, never a part.
 /// The new contents are on the disk when this returns.
