@@ -42,6 +42,7 @@ fn sh(agent: &Agent, script: &str) -> String {
 }
 
 #[test]
+#[ignore = "makes a root tree and boots it, which takes minutes: cargo xtask lab test"]
 fn a_guest_is_restored_and_takes_a_command_within_five_seconds() {
     state();
     let start = Instant::now();
@@ -51,6 +52,7 @@ fn a_guest_is_restored_and_takes_a_command_within_five_seconds() {
 }
 
 #[test]
+#[ignore = "makes a root tree and boots it, which takes minutes: cargo xtask lab test"]
 fn a_command_s_exit_code_and_streams_come_apart() {
     let guest = restored();
     let ran = guest.agent().run(&["sh", "-c", "echo out; echo err >&2; exit 7"]).unwrap();
@@ -62,6 +64,7 @@ fn a_command_s_exit_code_and_streams_come_apart() {
 }
 
 #[test]
+#[ignore = "makes a root tree and boots it, which takes minutes: cargo xtask lab test"]
 fn bytes_of_every_kind_pass_unchanged_both_ways() {
     let bytes: Vec<u8> =
         (0..3_000_000u32).map(|number| (number.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
@@ -77,6 +80,7 @@ fn bytes_of_every_kind_pass_unchanged_both_ways() {
 }
 
 #[test]
+#[ignore = "makes a root tree and boots it, which takes minutes: cargo xtask lab test"]
 fn output_is_seen_while_the_command_runs() {
     /// Notes when each line came.
     struct Watch(Vec<Instant>);
@@ -98,6 +102,7 @@ fn output_is_seen_while_the_command_runs() {
 }
 
 #[test]
+#[ignore = "makes a root tree and boots it, which takes minutes: cargo xtask lab test"]
 fn a_command_ends_although_its_daemon_holds_the_streams() {
     let guest = restored();
     let start = Instant::now();
@@ -106,6 +111,7 @@ fn a_command_ends_although_its_daemon_holds_the_streams() {
 }
 
 #[test]
+#[ignore = "makes a root tree and boots it, which takes minutes: cargo xtask lab test"]
 fn commands_run_at_once_and_one_that_is_left_is_killed() {
     let guest = restored();
     let agent = guest.agent();
@@ -136,6 +142,7 @@ fn commands_run_at_once_and_one_that_is_left_is_killed() {
 }
 
 #[test]
+#[ignore = "makes a root tree and boots it, which takes minutes: cargo xtask lab test"]
 fn files_go_in_and_come_out_again() {
     let dir = tempfile::tempdir().unwrap();
     let folder = dir.path().join("folder");
@@ -158,6 +165,7 @@ fn files_go_in_and_come_out_again() {
 }
 
 #[test]
+#[ignore = "makes a root tree and boots it, which takes minutes: cargo xtask lab test"]
 fn a_disk_is_found_by_its_serial_number_and_starts_empty() {
     let guest = restored();
     let agent = guest.agent();
@@ -170,6 +178,7 @@ fn a_disk_is_found_by_its_serial_number_and_starts_empty() {
 }
 
 #[test]
+#[ignore = "makes a root tree and boots it, which takes minutes: cargo xtask lab test"]
 fn two_guests_on_a_private_network_reach_each_other_and_draw_different_random_numbers() {
     let network = Network::new().unwrap();
     let state = state();
@@ -185,6 +194,7 @@ fn two_guests_on_a_private_network_reach_each_other_and_draw_different_random_nu
 }
 
 #[test]
+#[ignore = "makes a root tree and boots it, which takes minutes: cargo xtask lab test"]
 fn the_clock_of_a_restored_guest_is_right() {
     let guest = restored();
     let there: u64 = sh(&guest.agent(), "date +%s").trim().parse().unwrap();
@@ -193,6 +203,7 @@ fn the_clock_of_a_restored_guest_is_right() {
 }
 
 #[test]
+#[ignore = "makes a root tree and boots it, which takes minutes: cargo xtask lab test"]
 fn a_guest_that_is_dropped_leaves_nothing() {
     let guest = restored();
     let (folder, pid) = (guest.folder().to_path_buf(), guest.pid());
@@ -202,6 +213,7 @@ fn a_guest_that_is_dropped_leaves_nothing() {
 }
 
 #[test]
+#[ignore = "makes a root tree and boots it, which takes minutes: cargo xtask lab test"]
 fn a_guest_whose_parent_is_killed_leaves_nothing() {
     // The test program itself is the parent, in a process of its own that runs the helper below alone.
     let helper = Exec::at(&std::env::current_exe().unwrap())
@@ -249,6 +261,7 @@ fn runs(pid: i32) -> bool {
 }
 
 #[test]
+#[ignore = "makes a root tree and boots it, which takes minutes: cargo xtask lab test"]
 fn a_state_that_was_cut_short_is_refused_with_qemu_s_reason() {
     let damaged = tempfile::tempdir().unwrap();
     let memory = damaged.path().join("memory");
@@ -259,6 +272,7 @@ fn a_state_that_was_cut_short_is_refused_with_qemu_s_reason() {
 }
 
 #[test]
+#[ignore = "makes a root tree and boots it, which takes minutes: cargo xtask lab test"]
 fn a_serial_number_that_qemu_would_misread_is_refused() {
     let mut design = design();
     design.shape.disks[0].serial = "a,file=/etc/passwd".into();
