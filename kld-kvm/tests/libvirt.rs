@@ -148,6 +148,11 @@ fn libvirt_does_what_every_hypervisor_does() {
 }
 
 #[test]
+fn libvirt_does_what_every_hypervisor_does_where_its_library_is_asked_for_everything() {
+    conformance::all(&|| Box::new(RealRig(connect(Host::shared()).through_the_library())));
+}
+
+#[test]
 fn every_call_says_so_where_nobody_listens() {
     let folder = tempfile::tempdir().unwrap();
     let socket = folder.path().join("sock");
