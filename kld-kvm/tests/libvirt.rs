@@ -23,6 +23,12 @@ fn connect(host: &Host) -> Libvirt {
     Libvirt::new(&host.uri(), TIMEOUT, &host.state_dir())
 }
 
+/// The host's store, which is made by whoever needs it first.
+fn store(host: &Host) -> PathBuf {
+    fs::create_dir_all(host.store_root()).unwrap();
+    host.store_root()
+}
+
 /// A machine of a test, gone with it.
 struct Machine<'a> {
     libvirt: &'a Libvirt,
@@ -81,7 +87,7 @@ fn disk(target: &str, path: &Path) -> String {
 
 /// A new qcow2 file in the host's store, on a backing file or by itself.
 fn image(host: &Host, backing: Option<&Path>) -> PathBuf {
-    let path = host.store_root().join(format!("{}.qcow2", Uuid::new_v4().simple()));
+    let path = store(host).join(format!("{}.qcow2", Uuid::new_v4().simple()));
     let path_text = path.display().to_string();
     let made = match backing {
         None => host.qemu_img(["create", "-q", "-f", "qcow2", &path_text, "8M"]),
@@ -113,7 +119,7 @@ fn firmware(host: &Host, reset_vector: &[u8]) -> PathBuf {
     let mut rom = vec![0; 64 << 10];
     let at = rom.len() - 16;
     rom[at..at + reset_vector.len()].copy_from_slice(reset_vector);
-    let path = host.store_root().join(format!("{}.rom", Uuid::new_v4().simple()));
+    let path = store(host).join(format!("{}.rom", Uuid::new_v4().simple()));
     fs::write(&path, rom).unwrap();
     path
 }
@@ -145,6 +151,11 @@ impl Rig for RealRig {
 #[test]
 fn libvirt_does_what_every_hypervisor_does() {
     conformance::all(&|| Box::new(RealRig(connect(Host::shared()))));
+}
+
+#[test]
+fn libvirt_does_what_every_hypervisor_does_where_its_library_is_asked_for_everything() {
+    conformance::all(&|| Box::new(RealRig(connect(Host::shared()).through_the_library())));
 }
 
 #[test]
@@ -281,13 +292,13 @@ fn forgetting_a_machine_leaves_its_files_and_takes_libvirts_notes_of_it() {
     let host = Host::shared();
     let libvirt = connect(host);
     let image = image(host, None);
-    let nvram = host.store_root().join("kept.nvram");
+    let nvram = store(host).join("kept.nvram");
     fs::write(&nvram, "variables").unwrap();
     let code = "/usr/share/OVMF/OVMF_CODE_4M.fd";
     let os =
         format!("<loader readonly='yes' type='pflash'>{code}</loader><nvram>{}</nvram>", nvram.display());
     let machine = Machine::define(&libvirt, "qemu", &os, &disk("vda", &image));
-    let note = host.store_root().join("snapshot.xml");
+    let note = store(host).join("snapshot.xml");
     let snapshot = format!(
         "<domainsnapshot><name>before</name><creationTime>1</creationTime><state>shutoff</state>
          <disks><disk name='vda' snapshot='internal'/></disks>{}</domainsnapshot>",
@@ -364,7 +375,7 @@ fn a_machine_that_somebody_paused_is_neither_started_nor_turned_off() {
 fn a_disk_that_cannot_be_opened_is_named() {
     let host = Host::shared();
     let libvirt = connect(host);
-    let gone = host.store_root().join("gone.qcow2");
+    let gone = store(host).join("gone.qcow2");
     let machine = Machine::define(&libvirt, "qemu", "", &disk("vda", &gone));
     let error = libvirt.start(machine.uuid).unwrap_err();
     assert!(error.to_string().contains("gone.qcow2"), "{error}");
@@ -429,7 +440,7 @@ fn an_overlay_that_is_not_there_fails_and_nothing_moves() {
     let a = image(host, None);
     let machine = Machine::define(&libvirt, "qemu", "", &disk("vda", &a));
     libvirt.start(machine.uuid).unwrap();
-    let gone = host.store_root().join("no-overlay.qcow2");
+    let gone = store(host).join("no-overlay.qcow2");
 
     libvirt.switch_disks(machine.uuid, &[repoint(&machine, "vda", &gone)]).unwrap_err();
 
@@ -440,7 +451,7 @@ fn an_overlay_that_is_not_there_fails_and_nothing_moves() {
 /// A machine with a real guest: its disk, the channel of its agent, and its console on a socket.
 fn guest<'a>(host: &Host, libvirt: &'a Libvirt, more: &str) -> (Machine<'a>, PathBuf, PathBuf) {
     let guest = Guest::ensure(&Ui::default()).unwrap();
-    let base = host.store_root().join(format!("{}.qcow2", Uuid::new_v4().simple()));
+    let base = store(host).join(format!("{}.qcow2", Uuid::new_v4().simple()));
     fs::copy(guest.image(), &base).unwrap();
     let console = host.folder().join("console");
     let devices = format!(
@@ -598,7 +609,7 @@ fn a_kvm_machine_starts_where_guests_stay_up_and_is_off_again_where_they_do_not(
     // The kernel's way up, as the probe goes it; one that comes to its end stays there.
     let mut rom = vec![0; (64 << 10) - 512];
     rom.extend_from_slice(include_bytes!("../src/libvirt/rom/probe.bin"));
-    let path = host.store_root().join("way-up.rom");
+    let path = store(host).join("way-up.rom");
     fs::write(&path, rom).unwrap();
     if libvirt.probes().iter().any(|probe| probe.finding.contains("offers no KVM")) {
         let machine = Machine::define(&libvirt, "qemu", &loader(&path), "");

@@ -80,24 +80,27 @@ pub(super) fn define(connect: &Connect, definition: &str) -> Result<Uuid> {
         .map_err(|error| tell::failure("cannot define the machine", &error))
 }
 
+const UNDEFINE_BASE: u32 = sys::VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
+    | sys::VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
+    | sys::VIR_DOMAIN_UNDEFINE_KEEP_NVRAM;
+const UNDEFINE_CHECKPOINTS: u32 = UNDEFINE_BASE | sys::VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA;
+
+/// How a definition is forgotten while its files stay; each for an older libvirt than the one before.
+pub(super) const UNDEFINE: [u32; 3] =
+    [UNDEFINE_CHECKPOINTS | sys::VIR_DOMAIN_UNDEFINE_KEEP_TPM, UNDEFINE_CHECKPOINTS, UNDEFINE_BASE];
+
+/// libvirt does not know one of the flags.
+pub(super) fn is_unsupported(code: ErrorNumber) -> bool {
+    matches!(code, ErrorNumber::InvalidArg | ErrorNumber::ArgumentUnsupported | ErrorNumber::NoSupport)
+}
+
 /// Forgets a definition; files stay. What an older libvirt does not know is left out.
 pub(super) fn undefine(domain: &Domain) -> Result<Change<()>, VirtError> {
-    const BASE: u32 = sys::VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
-        | sys::VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
-        | sys::VIR_DOMAIN_UNDEFINE_KEEP_NVRAM;
-    const CHECKPOINTS: u32 = BASE | sys::VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA;
-    const TPM: u32 = CHECKPOINTS | sys::VIR_DOMAIN_UNDEFINE_KEEP_TPM;
-
-    let unsupported = |error: &VirtError| {
-        matches!(
-            error.code(),
-            ErrorNumber::InvalidArg | ErrorNumber::ArgumentUnsupported | ErrorNumber::NoSupport
-        )
-    };
-    let mut outcome = domain.undefine_flags(TPM);
-    for flags in [CHECKPOINTS, BASE] {
+    let mut outcome = Ok(());
+    for flags in UNDEFINE {
+        outcome = domain.undefine_flags(flags);
         match &outcome {
-            Err(error) if unsupported(error) => outcome = domain.undefine_flags(flags),
+            Err(error) if is_unsupported(error.code()) => {}
             _ => break,
         }
     }

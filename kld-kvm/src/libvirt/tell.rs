@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use kld_core::Error;
-use virt::error::ErrorNumber as Number;
+use virt::error::{Error as VirtError, ErrorNumber as Number};
 use virt_sys as sys;
 
 /// Advice for a daemon that does not answer.
@@ -27,8 +27,39 @@ pub(super) fn unreachable(uri: &str, cause: &str) -> Error {
     }
 }
 
+/// A call that was given up; the daemon does not answer, and `cause` says for how long.
+pub(super) fn silent(uri: &str, cause: impl std::fmt::Display) -> Error {
+    Error::failed(format!("cannot reach libvirt at {uri}"), cause).with_hint(IS_IT_RUNNING)
+}
+
+/// A cause for [`silent`]: the time limit is over.
+pub(super) fn not_within(limit: Duration) -> String {
+    format!("it did not answer within {} s", seconds(limit))
+}
+
+/// A cause for [`silent`]: it was not even asked.
+pub(super) const STILL_SILENT: &str = "it still does not answer an earlier call";
+
+/// What libvirt says of a call that failed, whichever way it was asked.
+pub(super) trait Told {
+    /// The kind of the failure.
+    fn code(&self) -> Number;
+    /// libvirt's message.
+    fn message(&self) -> &str;
+}
+
+impl Told for VirtError {
+    fn code(&self) -> Number {
+        VirtError::code(self)
+    }
+
+    fn message(&self) -> &str {
+        VirtError::message(self)
+    }
+}
+
 /// A call failed; `what` is a phrase such as "cannot start the machine web-5".
-pub(super) fn failure(what: impl std::fmt::Display, error: &virt::error::Error) -> Error {
+pub(super) fn failure(what: impl std::fmt::Display, error: &impl Told) -> Error {
     let told = Error::failed(what, plain(error.message()));
     match hint(error.code(), error.message()) {
         Some(hint) => told.with_hint(hint),

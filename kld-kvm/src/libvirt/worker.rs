@@ -48,12 +48,8 @@ impl Worker {
         limit: Duration,
         job: impl FnOnce(&Connect) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        let silent = |cause| {
-            Error::failed(format!("cannot reach libvirt at {}", self.uri), cause)
-                .with_hint(tell::IS_IT_RUNNING)
-        };
         if self.stuck.load(SeqCst) > 0 {
-            return Err(silent("it still does not answer an earlier call".to_string()));
+            return Err(tell::silent(&self.uri, tell::STILL_SILENT));
         }
         let (answer, answered) = mpsc::channel();
         let fate = Arc::new(AtomicU8::new(WAITING));
@@ -74,9 +70,7 @@ impl Worker {
             self.stuck.fetch_add(1, SeqCst);
         }
         // The answer may have come between the limit and the line above.
-        answered
-            .try_recv()
-            .unwrap_or_else(|_| Err(silent(format!("it did not answer within {} s", tell::seconds(limit)))))
+        answered.try_recv().unwrap_or_else(|_| Err(tell::silent(&self.uri, tell::not_within(limit))))
     }
 
     fn jobs(&self) -> Result<&Sender<Job>> {

@@ -108,8 +108,9 @@ impl Host {
             let cause = format!("{} is too long a path for a Unix socket", state.display());
             return Err(Error::failed(what, cause).with_hint("set TMPDIR to a short path"));
         }
-        // The store's and the state's folders are the tools' to make.
-        for folder in ["etc", "bin", "home"] {
+        // Where QEMU is not root, the store's and the state's folders are the tools' to make, with the right modes.
+        let folders = ["etc", "bin", "home", "store", "state"];
+        for folder in folders.iter().take(if user == "root" { 5 } else { 3 }) {
             fsio::create_dir_all(&state.join(folder), 0o755)?;
         }
         fsio::replace(&state.join("host.sh"), include_bytes!("host.sh"), 0o644)?;
