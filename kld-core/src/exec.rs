@@ -12,6 +12,10 @@ use std::time::{Duration, Instant};
 
 use crate::{Error, Result};
 
+mod running;
+
+pub use running::{Running, Streams};
+
 /// Where programs are looked for, whatever the caller's PATH says.
 pub const SEARCH_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -52,12 +56,27 @@ impl Exec {
         Exec { path: Some(path.to_path_buf()), ..Self::new(&name) }
     }
 
+    /// Names what is run by another name in errors: the program that a wrapper runs.
+    #[must_use]
+    pub fn called(mut self, name: &str) -> Self {
+        self.path = self.path.or_else(|| Self::which(&self.program));
+        self.program = name.to_string();
+        self
+    }
+
     /// Passes on this process's variables whose names begin so; all others are withheld.
     #[must_use]
     pub fn keep_environment(mut self, prefix: &str) -> Self {
         let kept = std::env::vars_os()
             .filter_map(|(name, value)| name.into_string().ok().zip(value.into_string().ok()));
         self.environment.extend(kept.filter(|(name, _)| name.starts_with(prefix)));
+        self
+    }
+
+    /// Sets a variable of the program's environment.
+    #[must_use]
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_string(), value.to_string()));
         self
     }
 
@@ -101,12 +120,9 @@ impl Exec {
         }
     }
 
-    /// Runs the program; its exit code is for the caller to judge.
-    pub fn output(&self) -> Result<Finished> {
-        let failed =
-            |cause: &dyn std::fmt::Display| Error::failed(format!("cannot run {}", self.program), cause);
+    fn command(&self) -> Result<Command> {
         let path = self.path.clone().or_else(|| Self::which(&self.program)).ok_or_else(|| {
-            failed(&"it is not installed")
+            Error::failed(format!("cannot run {}", self.program), "it is not installed")
                 .with_hint(format!("install the package that brings {}", self.program))
         })?;
         let mut command = Command::new(path);
@@ -117,8 +133,17 @@ impl Exec {
             .env("PATH", SEARCH_PATH)
             .env("LC_ALL", "C")
             .envs(self.environment.iter().cloned())
-            .current_dir("/");
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+            .current_dir("/")
+            .process_group(0);
+        Ok(command)
+    }
+
+    /// Runs the program; its exit code is for the caller to judge.
+    pub fn output(&self) -> Result<Finished> {
+        let failed =
+            |cause: &dyn std::fmt::Display| Error::failed(format!("cannot run {}", self.program), cause);
+        let mut command = self.command()?;
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         die_with_us(&mut command);
         let mut child = command.spawn().map_err(|cause| failed(&cause))?;
         let stdout = drain(child.stdout.take());

@@ -1,5 +1,5 @@
 #![deny(missing_docs)]
-//! The project's own errands: `cargo xtask setup`, `demo`, `test`, `bench`, `generate`, `clean-room`.
+//! The project's own errands: `cargo xtask setup`, `demo`, `test`, `bench`, `lab`, `generate`, `clean-room`.
 //!
 //! It needs Rust and a C linker only, since its first errand is to fetch the rest.
 
@@ -8,6 +8,7 @@ mod build;
 mod clean_room;
 mod demo;
 mod generate;
+mod lab;
 mod setup;
 mod shell;
 mod test;
@@ -33,6 +34,7 @@ enum Errand {
     Test(test::Args),
     Bench(bench::Args),
     Generate(generate::Args),
+    Lab(lab::Args),
     CleanRoom(clean_room::Args),
 }
 
@@ -44,6 +46,10 @@ fn main() -> ExitCode {
         Errand::Test(args) => test::run(&args, &ui),
         Errand::Bench(args) => bench::run(&args),
         Errand::Generate(args) => generate::run(&args, &ui),
+        Errand::Lab(args) => match lab::run(&args, &ui) {
+            Ok(code) => return code,
+            Err(error) => Err(error),
+        },
         Errand::CleanRoom(args) => clean_room::run(&args, &ui),
     };
     report(&ui, outcome)

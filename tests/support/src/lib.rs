@@ -5,7 +5,8 @@
 //! Nothing here changes the host: no service, no apt source, no libvirt configuration.
 #![deny(missing_docs)]
 
-pub mod apt;
+pub use kld_build::apt;
+
 pub mod guest;
 pub mod host;
 pub mod kill;
