@@ -28,7 +28,7 @@ pub struct Image {
 
 impl Image {
     /// The image of a tree and of modules that the tree lacks; packed, or packed again where it is damaged. The tree
-    /// must have a kernel, busybox-static, xz, kmod and, unless it is to be `bare`, mkfs.erofs.
+    /// must have a kernel, busybox-static and, unless it is to be `bare`, kmod, zstd and mkfs.erofs.
     pub fn ensure(
         cache: &Cache,
         tree: &Tree,
@@ -65,7 +65,8 @@ impl Image {
 fn key(tree: &Tree, release: &str, modules: Option<&Modules>, bare: bool) -> Result<String> {
     let parts =
         [PACK.as_bytes(), initramfs::INIT.as_bytes(), initramfs::AGENT, release.as_bytes(), &[bare.into()]];
-    let mut digest = Digest::of(parts);
+    let names = initramfs::MODULES.iter().chain(initramfs::WELCOME);
+    let mut digest = names.fold(Digest::of(parts), |digest, name| digest.with(name.as_bytes()));
     for origin in [Some(tree.root()), modules.map(Modules::archive)].into_iter().flatten() {
         // The folder's stamp, so that a tree that was made again is packed again.
         let folder = origin.parent().unwrap_or(origin);

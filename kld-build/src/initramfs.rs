@@ -18,14 +18,14 @@ pub(crate) const INIT: &str = include_str!("initramfs/init.sh");
 pub(crate) const AGENT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/agent"));
 
 /// What the appliance's devices and its root image need of a kernel.
-const MODULES: &[&str] =
+pub(crate) const MODULES: &[&str] =
     &["virtio_pci", "virtio_console", "virtio_blk", "virtio_net", "virtio_rng", "erofs", "overlay"];
 
 /// What serves if the kernel has it, loaded first: a guest that is restored twice must not draw the same random
 /// numbers, and erofs counts on a checksum that modules.dep does not name.
-const WELCOME: &[&str] = &["vmgenid", "crc32c_generic"];
+pub(crate) const WELCOME: &[&str] = &["vmgenid", "crc32c_generic"];
 
-/// Makes the initramfs for the kernel `release` out of a tree that has it, busybox-static and xz.
+/// Makes the initramfs for the kernel `release` out of a tree that has it and busybox-static.
 pub fn make(tree: &Tree, release: &str) -> Result<Vec<u8>> {
     let folder = tree.path("usr/lib/modules").join(release);
     let text = |name: &str| {
@@ -40,8 +40,8 @@ pub fn make(tree: &Tree, release: &str) -> Result<Vec<u8>> {
         archive.folder(path);
     }
     let busybox = tree.path("usr/bin/busybox");
-    let busybox = std::fs::read(&busybox).trying(|| format!("cannot read {}", busybox.display()))?;
-    archive.file("bin/busybox", 0o755, &busybox);
+    let program = std::fs::read(&busybox).trying(|| format!("cannot read {}", busybox.display()))?;
+    archive.file("bin/busybox", 0o755, &program);
     archive.link("bin/sh", "busybox");
     archive.file("init", 0o755, INIT.as_bytes());
     archive.file("agent", 0o755, AGENT);
@@ -51,11 +51,8 @@ pub fn make(tree: &Tree, release: &str) -> Result<Vec<u8>> {
         let name = module_file(path);
         let plain = match path.rsplit_once(".ko") {
             Some((_, "")) => std::fs::read(&file).trying(|| format!("cannot read {}", file.display()))?,
-            Some((_, ending)) => {
-                let tool = if ending == ".zst" { "zstd" } else { "xz" };
-                let unpack = tree.program(tool).unwrap_or_else(|_| Exec::new(tool)).arg("-dc").arg(&file);
-                unpack.limit(Duration::from_secs(30)).run()?.stdout
-            }
+            Some((_, ".xz")) => unpack(Exec::at(&busybox).arg("xzcat").arg(&file))?,
+            Some((_, _)) => unpack(tree.program("zstd")?.arg("-dc").arg(&file))?,
             None => return Err(Error::failed(format!("cannot load {path}"), "it is no kernel module")),
         };
         archive.file(&format!("modules/{name}"), 0o644, &plain);
@@ -64,6 +61,10 @@ pub fn make(tree: &Tree, release: &str) -> Result<Vec<u8>> {
     }
     archive.file("modules/order", 0o644, names.as_bytes());
     Ok(archive.finish())
+}
+
+fn unpack(program: Exec) -> Result<Vec<u8>> {
+    Ok(program.limit(Duration::from_secs(30)).run()?.stdout)
 }
 
 /// The file name of a module without its compression.

@@ -4,7 +4,6 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use kld_core::exec::Exec;
 use kld_core::{Change, Error, Result, fsio};
 
 use crate::cache::Cache;
@@ -104,12 +103,6 @@ impl Modules {
     /// A tar.zst with `lib/modules/RELEASE/updates/*.ko`.
     pub fn archive(&self) -> &Path {
         &self.archive
-    }
-
-    /// Unpacks them into a tree, and tells modprobe of them.
-    pub fn install(&self, tree: &Tree, kernel: &str) -> Result<()> {
-        Exec::new("tar").args(["--zstd", "-xf"]).arg(&self.archive).arg("-C").arg(tree.path("usr")).run()?;
-        tree.program("depmod")?.arg("-b").arg(tree.root()).arg(kernel).run().map(drop)
     }
 }
 

@@ -3,7 +3,7 @@
 use kld_core::Result;
 use kld_core::ui::Ui;
 
-use crate::{generate, setup, shell};
+use crate::{generate, lab, setup, shell};
 
 /// Set up what is missing and run every check and test
 #[derive(clap::Args)]
@@ -34,5 +34,6 @@ pub fn run(args: &Args, ui: &Ui) -> Result<()> {
     if args.full {
         test.args(["--", "--include-ignored"]);
     }
-    shell::watch(ui, test)
+    shell::watch(ui, test)?;
+    lab::test(ui)
 }

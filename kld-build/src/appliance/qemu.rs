@@ -118,7 +118,7 @@ fn tiny_firmware() -> Vec<u8> {
 /// What a guest's kernel is told: no waiting for clocks that software emulates badly, no work for attackers that a
 /// guest of one's own has not.
 const COMMAND_LINE: &str = "console=ttyS0 quiet loglevel=4 mitigations=off nokaslr tsc=reliable no_timer_check \
-                            random.trust_cpu=on audit=0 panic=-1";
+                            random.trust_cpu=on audit=0 panic=-1 net.ifnames=0";
 
 /// The arguments that decide whether a saved state fits: all but the places of files and sockets.
 pub(super) fn arguments(

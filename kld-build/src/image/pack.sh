@@ -3,20 +3,19 @@
 set -eu
 tree=$1 image=$2 modules=$3 kernel=$4
 
-layer=$(dirname "$image")/layer
-mkdir "$layer"
-mount -t tmpfs layer "$layer"
-mkdir "$layer/upper" "$layer/work" "$layer/whole"
-mount -t overlay -o "lowerdir=$tree,upperdir=$layer/upper,workdir=$layer/work" layer "$layer/whole"
-cd "$layer/whole"
+# Names without spaces, commas and colons, which overlay and tar would take for their own.
+mount -t tmpfs layer /mnt
+mkdir /mnt/tree /mnt/out /mnt/upper /mnt/work /mnt/whole
+mount --bind "$tree" /mnt/tree
+mount --bind "$(dirname "$image")" /mnt/out
+mount -t overlay -o lowerdir=/mnt/tree,upperdir=/mnt/upper,workdir=/mnt/work layer /mnt/whole
+cd /mnt/whole
+# The tree's programs run on this host with the tree's libraries.
+loader="$(echo /mnt/tree/usr/lib*/ld-linux-*.so.*) --library-path $(echo /mnt/tree/usr/lib/*-linux-gnu)"
 if [ -n "$modules" ]; then
-    tar --zstd -xf "$modules" -C usr
+    tar -I "$loader /mnt/tree/usr/bin/zstd" -xf - -C usr <"$modules"
     chroot . depmod "$kernel"
 fi
 rm -rf boot/initrd* boot/System.map* var/cache/apt/* var/lib/apt/lists/* var/log/*.log
 : >etc/fstab
-cd /
-loader=$(echo "$tree"/usr/lib*/ld-linux-*.so.*)
-"$loader" --library-path "$(echo "$tree"/usr/lib/*-linux-gnu)" "$tree/usr/bin/mkfs.erofs" --quiet -zlz4 "$image" "$layer/whole"
-umount "$layer/whole" "$layer"
-rmdir "$layer"
+$loader /mnt/tree/usr/bin/mkfs.erofs --quiet -zlz4 "/mnt/out/$(basename "$image")" /mnt/whole
