@@ -318,28 +318,38 @@ fn remove_state_files<'a>(
 /// name last, so a killed merge leaves the chain as it was, and doing it again is harmless. Where it cannot be done
 /// now, the layers stay: they are only space, and the next dropped snapshot tries again.
 fn carry_out_merge(layout: &Layout, merge: &Merge) -> Result<()> {
-    let chain = chain_as(&merge.child, crate::image::DiskFormat::Qcow2).map_err(told)?;
-    let still = chain.get(1).is_some_and(|below| merge.layers.first() == Some(&below.path));
-    if !still || !layout.is_ours(&merge.child) {
+    if !layout.is_ours(&merge.child) {
         return Ok(());
     }
-    for path in std::iter::once(&merge.child).chain(&merge.layers) {
-        if image::in_use(path).map_err(told)? {
-            return Ok(());
+    if can_be_merged(merge)? {
+        layout.deed()?;
+        if merge.frozen {
+            fsio::set_mode(&merge.child, FILE_MODE)?;
         }
+        layout.deed()?;
+        // Without space, say, the layer simply stays.
+        let _ = copy::rebase(&merge.child, merge.onto.as_ref());
     }
     layout.deed()?;
-    if merge.frozen {
-        fsio::set_mode(&merge.child, FILE_MODE)?;
-    }
-    layout.deed()?;
-    // Without space, say, the layer simply stays.
-    let _ = copy::rebase(&merge.child, merge.onto.as_ref());
-    layout.deed()?;
+    // Where it is merged already, a killed run may have come no further than that.
     if merge.frozen {
         fsio::set_mode(&merge.child, BASE_MODE)?;
     }
     Ok(())
+}
+
+/// Whether the child still stands on the layers, and nobody uses any of them.
+fn can_be_merged(merge: &Merge) -> Result<bool> {
+    let chain = chain_as(&merge.child, crate::image::DiskFormat::Qcow2).map_err(told)?;
+    if chain.get(1).is_none_or(|below| merge.layers.first() != Some(&below.path)) {
+        return Ok(false);
+    }
+    for path in std::iter::once(&merge.child).chain(&merge.layers) {
+        if image::in_use(path).map_err(told)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Removes those files of ours that no set reaches. Call it under the store's lock.

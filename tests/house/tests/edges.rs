@@ -1,13 +1,12 @@
 //! Which crate may know which, read from `cargo metadata`. The rules are those of "Who may know whom" in the plan
 //! of the house; a new family or domain crate needs a row here.
-#![allow(clippy::disallowed_types, reason = "a test asks cargo itself, whose path cargo hands on")]
+
+mod metadata;
 
 use std::path::Path;
-use std::process::Command;
 
+use metadata::metadata;
 use serde_json::Value;
-
-const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
 
 /// What prints or parses command lines.
 const TERMINAL: [&str; 5] = ["clap", "clap_complete", "clap_mangen", "tabled", "indicatif"];
@@ -51,14 +50,7 @@ impl Member {
 }
 
 fn members() -> Vec<Member> {
-    let cargo = std::env::var_os("CARGO").unwrap_or("cargo".into());
-    let output = Command::new(cargo)
-        .args(["metadata", "--format-version=1", "--no-deps", "--offline"])
-        .current_dir(ROOT)
-        .output()
-        .expect("cargo runs");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let metadata: Value = serde_json::from_slice(&output.stdout).expect("cargo writes JSON");
+    let metadata = metadata(&["--no-deps"]);
     let root = text(&metadata["workspace_root"]);
     let member = |package: &Value| {
         let folder = Path::new(text(&package["manifest_path"])).parent().unwrap();

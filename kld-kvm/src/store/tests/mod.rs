@@ -13,9 +13,7 @@ fn the_directory_store_does_what_every_store_does() {
         while let Some((name, test)) =
             conformance::TESTS.get(next.fetch_add(1, std::sync::atomic::Ordering::Relaxed))
         {
-            let began = std::time::Instant::now();
             let outcome = std::panic::catch_unwind(|| test(&bench::fresh));
-            println!("{name}: {:?}", began.elapsed());
             assert!(outcome.is_ok(), "violated: {name}");
         }
     };

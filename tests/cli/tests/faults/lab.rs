@@ -9,13 +9,14 @@ use kld_cli_tests::image;
 use kld_test_support::{Host, redact};
 
 /// Prints every definition, then what the first sectors of each disk hold, then what `qemu-img check` says of each
-/// volume. Arguments: the connection, the folder of the volumes.
+/// volume. Arguments: the connection, the folder of the volumes, `all` or `domains` for the definitions alone.
 const LOOK: &str = r#"
 names=$(virsh -q -c "$1" list --all --name)
 commands=
 for name in $names; do commands="$commands dumpxml --inactive $name;"; done
 virsh -q -c "$1" "${commands:-list --all --name}"
 echo "== contents"
+[ "$3" = all ] || exit 0
 for name in $names; do
     for disk in $(virsh -q -c "$1" domblklist --inactive "$name" | sed -n 's/^ *vd[a-z]* *//p'); do
         echo "$name $disk $(qemu-io -U -r -f qcow2 -c 'read -v 0 32' -c 'read -v 1M 32' "$disk" 2>&1 |
@@ -131,7 +132,7 @@ impl Lab {
         for folder in [self.host.store_root(), self.host.state_dir()] {
             copy(&folder, &self.saved.join(folder.file_name().unwrap()));
         }
-        let (domains, _) = self.look();
+        let (domains, _) = self.look("domains");
         for (name, xml) in &domains {
             std::fs::write(self.saved.join(format!("{name}.xml")), xml).unwrap();
         }
@@ -140,7 +141,7 @@ impl Lab {
 
     /// Brings the prepared state back.
     pub fn restore(&self) {
-        let (now, _) = self.look();
+        let (now, _) = self.look("domains");
         let mut commands = Vec::new();
         for (name, _) in now.iter().filter(|(name, _)| !self.domains.iter().any(|(known, _)| known == name)) {
             commands.push(format!("undefine {name} --keep-nvram"));
@@ -162,9 +163,9 @@ impl Lab {
     }
 
     /// Every domain with its definition; the contents of every disk and the complaints about volumes.
-    fn look(&self) -> (Vec<(String, String)>, Vec<String>) {
+    fn look(&self, what: &str) -> (Vec<(String, String)>, Vec<String>) {
         let volumes = self.host.store_root().join("volumes").display().to_string();
-        let text = self.host.inside("bash", ["-c", LOOK, "look", &self.host.uri(), &volumes]).ok();
+        let text = self.host.inside("bash", ["-c", LOOK, "look", &self.host.uri(), &volumes, what]).ok();
         let (definitions, rest) = text.split_once("== contents").unwrap();
         let mut domains = Vec::new();
         for part in definitions.split("</domain>").filter(|part| !part.trim().is_empty()) {
@@ -176,7 +177,7 @@ impl Lab {
 
     /// All that is there.
     pub fn see(&self) -> Seen {
-        let (domains, mut lines) = self.look();
+        let (domains, mut lines) = self.look("all");
         for (name, xml) in domains {
             lines.push(format!("domain {name}: {xml}"));
         }
@@ -198,7 +199,7 @@ impl Lab {
 
     /// What `qemu-img check` complains about.
     pub fn complaints(&self) -> Vec<String> {
-        let lines = self.look().1.into_iter();
+        let lines = self.look("all").1.into_iter();
         lines.skip_while(|line| line != "== checks").skip(1).collect()
     }
 

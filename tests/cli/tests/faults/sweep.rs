@@ -8,7 +8,7 @@ use kld_test_support::kill::{Outcome, kill_at};
 use crate::lab::{Lab, Seen};
 
 /// How many kills a scenario has unless everything is to be tried.
-const SAMPLE: usize = 24;
+const SAMPLE: usize = 20;
 /// How many kills of the killed run, and of the recovery for each, in [`sweep_recovery`].
 const SAMPLE_TWICE: usize = 5;
 

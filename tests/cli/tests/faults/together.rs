@@ -56,7 +56,12 @@ fn of_two_runs_on_one_name_one_wins_and_the_other_is_told_who_it_is() {
     hint: wait until it is done, then try again
     ");
     insta::assert_snapshot!(
-        while_one_is_at_work(&lab, ("kvm-delete", &["web"], "web"), ("kvm-create", &["web", "--disk", "1G", "--json"])), @"");
+        while_one_is_at_work(&lab, ("kvm-delete", &["web"], "web"), ("kvm-create", &["web", "--disk", "1G", "--json"])), @"
+    exit 3
+    -- stderr --
+    error: web is in use by kvm-delete (process [pid], since [time])
+    hint: wait until it is done, then try again
+    ");
 }
 
 #[test]

@@ -38,11 +38,11 @@ fn a_dry_run_of_each_tool_tells_its_plan_and_changes_nothing() {
         table.push('\n');
     }
     insta::assert_snapshot!(table, @r#"
-    $ kvm-create new --from [host]/home/debian.qcow2 --user me --dry-run
+    $ kvm-create new --from ~/debian.qcow2 --user me --dry-run
     exit 0
     -- stdout --
     create new
-      create    [host]/store/volumes/new.vda.[id].qcow2 (copy of [host]/home/debian.qcow2, 10 GiB)
+      create    [host]/store/volumes/new.vda.[id].qcow2 (copy of ~/debian.qcow2, 10 GiB)
       define    new (uuid [uuid])
 
     $ kvm-clone src a b --dry-run

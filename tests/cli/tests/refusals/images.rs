@@ -66,93 +66,93 @@ fn an_image_that_is_none_or_that_names_other_files_is_refused() {
     .collect();
     let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
     insta::assert_snapshot!(refused(&host, &lines), @"
-    $ kvm-create new --from [host]/home/nothing-there.qcow2
+    $ kvm-create new --from ~/nothing-there.qcow2
     exit 1
-    error: cannot open [host]/home/nothing-there.qcow2: No such file or directory
+    error: cannot open ~/nothing-there.qcow2: No such file or directory
 
-    $ kvm-create new --from [host]/home/text.qcow2
+    $ kvm-create new --from ~/text.qcow2
     exit 1
-    error: '[host]/home/text.qcow2' is not a qcow2 image
+    error: '~/text.qcow2' is not a qcow2 image
     hint: add --from-format raw if it is a raw disk
 
-    $ kvm-create new --from [host]/home/empty.qcow2
+    $ kvm-create new --from ~/empty.qcow2
     exit 1
-    error: '[host]/home/empty.qcow2' is not a qcow2 image
+    error: '~/empty.qcow2' is not a qcow2 image
     hint: add --from-format raw if it is a raw disk
 
-    $ kvm-create new --from [host]/home/disk.raw.bin
+    $ kvm-create new --from ~/disk.raw.bin
     exit 1
-    error: '[host]/home/disk.raw.bin' is not a qcow2 image
+    error: '~/disk.raw.bin' is not a qcow2 image
     hint: add --from-format raw if it is a raw disk
 
-    $ kvm-create new --from [host]/home/short.qcow2
+    $ kvm-create new --from ~/short.qcow2
     exit 1
-    error: '[host]/home/short.qcow2' is not a qcow2 image that kld can use: it ends in the middle of the header
+    error: '~/short.qcow2' is not a qcow2 image that kld can use: it ends in the middle of the header
 
-    $ kvm-create new --from [host]/home/cut.qcow2
+    $ kvm-create new --from ~/cut.qcow2
     exit 1
-    error: '[host]/home/cut.qcow2' is not a qcow2 image that kld can use: its l1_table_offset is 196608, but the L1 table must end before the file does
+    error: '~/cut.qcow2' is not a qcow2 image that kld can use: its l1_table_offset is 196608, but the L1 table must end before the file does
 
-    $ kvm-create new --from [host]/home/newer.qcow2
+    $ kvm-create new --from ~/newer.qcow2
     exit 1
-    error: '[host]/home/newer.qcow2' is not a qcow2 image that kld can use: its qcow version is 9, and only 2 and 3 are known
+    error: '~/newer.qcow2' is not a qcow2 image that kld can use: its qcow version is 9, and only 2 and 3 are known
 
-    $ kvm-create new --from [host]/home/thief.qcow2
+    $ kvm-create new --from ~/thief.qcow2
     exit 4
-    error: the image [host]/home/thief.qcow2 stands on another file, '/etc/shadow'
-    hint: make one file of it: qemu-img convert -O qcow2 [host]/home/thief.qcow2 NEW.qcow2
+    error: the image ~/thief.qcow2 stands on another file, '/etc/shadow'
+    hint: make one file of it: qemu-img convert -O qcow2 ~/thief.qcow2 NEW.qcow2
 
-    $ kvm-create new --from [host]/home/overlay.qcow2
+    $ kvm-create new --from ~/overlay.qcow2
     exit 4
-    error: the image [host]/home/overlay.qcow2 stands on another file, '[host]/home/debian.qcow2'
-    hint: make one file of it: qemu-img convert -O qcow2 [host]/home/overlay.qcow2 NEW.qcow2
+    error: the image ~/overlay.qcow2 stands on another file, '~/debian.qcow2'
+    hint: make one file of it: qemu-img convert -O qcow2 ~/overlay.qcow2 NEW.qcow2
 
-    $ kvm-create new --from [host]/home/remote.qcow2
+    $ kvm-create new --from ~/remote.qcow2
     exit 4
-    error: the image [host]/home/remote.qcow2 stands on another file, 'nbd://127.0.0.1/'
-    hint: make one file of it: qemu-img convert -O qcow2 [host]/home/remote.qcow2 NEW.qcow2
+    error: the image ~/remote.qcow2 stands on another file, 'nbd://127.0.0.1/'
+    hint: make one file of it: qemu-img convert -O qcow2 ~/remote.qcow2 NEW.qcow2
 
-    $ kvm-create new --from [host]/home/disk.vmdk
+    $ kvm-create new --from ~/disk.vmdk
     exit 1
-    error: '[host]/home/disk.vmdk' is a VMDK file, not a qcow2 image
-    hint: convert it first: qemu-img convert -O qcow2 '[host]/home/disk.vmdk' NEW.qcow2
+    error: '~/disk.vmdk' is a VMDK file, not a qcow2 image
+    hint: convert it first: qemu-img convert -O qcow2 '~/disk.vmdk' NEW.qcow2
 
-    $ kvm-create new --from [host]/home/disk.img
+    $ kvm-create new --from ~/disk.img
     exit 1
-    error: '[host]/home/disk.img' is a VDI file, not a qcow2 image
-    hint: convert it first: qemu-img convert -O qcow2 '[host]/home/disk.img' NEW.qcow2
+    error: '~/disk.img' is a VDI file, not a qcow2 image
+    hint: convert it first: qemu-img convert -O qcow2 '~/disk.img' NEW.qcow2
 
-    $ kvm-create new --from [host]/home/secret.qcow2
+    $ kvm-create new --from ~/secret.qcow2
     exit 1
-    error: '[host]/home/secret.qcow2' is an encrypted image, which kld does not support
-    hint: decrypt it: qemu-img convert with --object secret, from '[host]/home/secret.qcow2'
+    error: '~/secret.qcow2' is an encrypted image, which kld does not support
+    hint: decrypt it: qemu-img convert with --object secret, from '~/secret.qcow2'
 
-    $ kvm-create new --from [host]/home/external.qcow2
+    $ kvm-create new --from ~/external.qcow2
     exit 1
-    error: '[host]/home/external.qcow2' is not a qcow2 image that kld can use: its data is in an external data file
-    hint: make one file of it: qemu-img convert -O qcow2 '[host]/home/external.qcow2' NEW.qcow2
+    error: '~/external.qcow2' is not a qcow2 image that kld can use: its data is in an external data file
+    hint: make one file of it: qemu-img convert -O qcow2 '~/external.qcow2' NEW.qcow2
 
-    $ kvm-create new --from [host]/home/folder
+    $ kvm-create new --from ~/folder
     exit 1
-    error: '[host]/home/folder' is a folder, not a regular file
+    error: '~/folder' is a folder, not a regular file
 
-    $ kvm-create new --from [host]/home/dangling.qcow2
+    $ kvm-create new --from ~/dangling.qcow2
     exit 1
-    error: '[host]/home/dangling.qcow2' is a symbolic link, not a regular file
+    error: '~/dangling.qcow2' is a symbolic link, not a regular file
     hint: name the file that the link points to
 
-    $ kvm-create new --from [host]/home/empty.raw --from-format raw
+    $ kvm-create new --from ~/empty.raw --from-format raw
     exit 1
-    error: the image [host]/home/empty.raw is empty
+    error: the image ~/empty.raw is empty
 
-    $ kvm-create new --from [host]/home/disk.vmdk --from-format qcow2
+    $ kvm-create new --from ~/disk.vmdk --from-format qcow2
     exit 1
-    error: '[host]/home/disk.vmdk' is a VMDK file, not a qcow2 image
-    hint: convert it first: qemu-img convert -O qcow2 '[host]/home/disk.vmdk' NEW.qcow2
+    error: '~/disk.vmdk' is a VMDK file, not a qcow2 image
+    hint: convert it first: qemu-img convert -O qcow2 '~/disk.vmdk' NEW.qcow2
 
-    $ kvm-create new --from [host]/home/debian.qcow2 --disk 1G
+    $ kvm-create new --from ~/debian.qcow2 --disk 1G
     exit 2
-    error: the disk vda of new would have 1 GiB, and the image [host]/home/debian.qcow2 has 10 GiB
+    error: the disk vda of new would have 1 GiB, and the image ~/debian.qcow2 has 10 GiB
     hint: a disk cannot be smaller than its image; leave out the size to take the image's
 
     $ kvm-create new --from /dev/null

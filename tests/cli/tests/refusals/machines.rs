@@ -42,7 +42,7 @@ fn a_name_that_is_taken_and_a_machine_that_is_not_there_are_told() {
     error: there is already a machine named 'src'
     hint: choose another name, or delete that one with kvm-delete
 
-    $ kvm-create web-1 --from [host]/home/debian.qcow2
+    $ kvm-create web-1 --from ~/debian.qcow2
     exit 1
     error: there is already a machine named 'web-1'
     hint: choose another name, or delete that one with kvm-delete

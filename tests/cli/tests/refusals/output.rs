@@ -219,13 +219,13 @@ fn the_front_door_and_the_settings_say_what_they_do_not_know() {
     exit 2
     error: there is no configuration file /nonexistent.toml
 
-    $ kvm-list --config [host]/home/unknown.toml
+    $ kvm-list --config ~/unknown.toml
     exit 2
-    error: [host]/home/unknown.toml: unknown setting 'store-rot'
+    error: ~/unknown.toml: unknown setting 'store-rot'
     hint: did you mean 'store-root'?
 
-    $ kvm-list --config [host]/home/broken.toml
+    $ kvm-list --config ~/broken.toml
     exit 2
-    error: [host]/home/broken.toml: unclosed array, expected `]`
+    error: ~/broken.toml: unclosed array, expected `]`
     ");
 }

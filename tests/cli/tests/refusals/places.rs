@@ -70,13 +70,13 @@ fn a_store_without_space_keeps_what_it_has() {
     ];
     let store = host.store_root();
     insta::assert_snapshot!(refused_elsewhere(&host, &store, "4m", "roomy", &lines[..1]), @"
-    $ kvm-create new --from [host]/home/debian.qcow2 --cloud-init
+    $ kvm-create new --from ~/debian.qcow2 --cloud-init
     exit 1
     error: qemu-img failed: qemu-img: error while writing at byte 3145728: No space left on device
     hint: free some space there and try again
     ");
     insta::assert_snapshot!(refused_elsewhere(&host, &store, "4m", "full", &lines), @"
-    $ kvm-create new --from [host]/home/debian.qcow2 --cloud-init
+    $ kvm-create new --from ~/debian.qcow2 --cloud-init
     exit 1
     error: cannot write [host]/store/staged/[uuid].json: No space left on device
     hint: free some space there and try again
@@ -192,19 +192,19 @@ fn a_store_folder_that_is_none_is_told() {
             .into();
     let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
     insta::assert_snapshot!(refused(&host, &lines), @"
-    $ kvm-create new --disk 1G --set store-root=[host]/home/file
+    $ kvm-create new --disk 1G --set store-root=~/file
     exit 1
-    error: [host]/home/file is not a folder
+    error: ~/file is not a folder
     hint: move it away, or name another folder (store-root in the configuration)
 
-    $ kvm-create new --disk 1G --set store-root=[host]/home/dangling
+    $ kvm-create new --disk 1G --set store-root=~/dangling
     exit 1
-    error: [host]/home/dangling is not a folder
+    error: ~/dangling is not a folder
     hint: move it away, or name another folder (store-root in the configuration)
 
-    $ kvm-create new --disk 1G --set store-root=[host]/home/file/below
+    $ kvm-create new --disk 1G --set store-root=~/file/below
     exit 1
-    error: [host]/home/file is not a folder
+    error: ~/file is not a folder
     hint: move it away, or name another folder (store-root in the configuration)
 
     $ kvm-create new --disk 1G --set store-root=/proc/kld

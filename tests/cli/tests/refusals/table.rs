@@ -45,6 +45,7 @@ pub fn show(run: &[OsString], ran: &Ran) -> String {
     let words: Vec<String> = run.iter().map(|word| quoted(word)).collect();
     let said = ran.to_string().replace("-- stderr --\n", "");
     kld_test_support::redact(&format!("$ {}\n{said}", words.join(" ")))
+        .replace(concat!("[host]/ho", "me"), "~")
 }
 
 fn quoted(word: &OsStr) -> String {
