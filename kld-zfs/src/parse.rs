@@ -46,15 +46,18 @@ pub fn lines(text: &str, columns: usize) -> Result<Vec<Row>> {
     text.lines().map(row).collect()
 }
 
-/// Reads `list -j --json-int -o name,...` for the same rows.
+/// Reads `list -j --json-int -o name,...` for the same rows, in the order of their making.
 pub fn json(text: &str, columns: &[&str]) -> Result<Vec<Row>> {
     let listing: Listing = serde_json::from_str(text).map_err(unreadable)?;
     let things = listing.datasets.into_iter().chain(listing.pools);
     let rows = things.map(|(key, thing)| {
         let values = columns.iter().map(|column| thing.value(column)).collect::<Result<_>>()?;
-        Ok(Row { name: key, values })
+        Ok((thing.made(), Row { name: key, values }))
     });
-    rows.collect()
+    let mut rows: Vec<(u64, Row)> = rows.collect::<Result<_>>()?;
+    // An object has no order; by name at first, so that what was made in one transaction group is in that order.
+    rows.sort_by_key(|(made, _)| *made);
+    Ok(rows.into_iter().map(|(_, row)| row).collect())
 }
 
 #[derive(Deserialize)]
@@ -80,6 +83,12 @@ struct Property {
 }
 
 impl Thing {
+    /// The transaction group in which it was made.
+    fn made(&self) -> u64 {
+        let made = self.fields.get("createtxg");
+        made.and_then(|made| made.as_u64().or_else(|| made.as_str()?.parse().ok())).unwrap_or(0)
+    }
+
     fn value(&self, column: &str) -> Result<Option<String>> {
         let found =
             self.properties.get(column).map(|property| &property.value).or_else(|| self.fields.get(column));

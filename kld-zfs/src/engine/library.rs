@@ -91,16 +91,15 @@ fn ended(errno: c_int, what: impl FnOnce() -> String) -> Outcome {
 }
 
 /// What the library says of each name: the first that is not as wanted counts.
-fn ended_each(errno: c_int, each: &List, forgiven: Option<Errno>, what: impl FnOnce() -> String) -> Outcome {
+fn ended_each(errno: c_int, each: &List, forgiven: Option<Errno>, what: impl Fn(&str) -> String) -> Outcome {
     let each = each.numbers();
     if errno != 0 && each.is_empty() {
-        return ended(errno, what);
+        return ended(errno, || what("snapshots"));
     }
     // Where many failed, the list ends with a count of those that were left out.
-    let real = each.iter().filter(|(name, _)| name.contains('@'));
-    let first =
-        real.filter(|(_, errno)| Some(Errno::from_raw(*errno)) != forgiven).map(|(_, errno)| *errno).next();
-    first.map_or(Ok(()), |errno| ended(errno, what))
+    let mut real = each.iter().filter(|(name, _)| name.contains('@'));
+    let first = real.find(|(_, errno)| Some(Errno::from_raw(*errno)) != forgiven);
+    first.map_or(Ok(()), |(name, errno)| ended(*errno, || what(name)))
 }
 
 impl Engine for Library {
@@ -156,7 +155,7 @@ impl Engine for Library {
         // SAFETY: both lists are alive, and the place for what failed is given.
         let errno = unsafe { (self.functions.lzc_snapshot)(snapshots.raw(), properties.raw(), &mut each) };
         let each = List::given(each, self.functions);
-        ended_each(errno, &each, None, || format!("cannot snapshot {first}"))
+        ended_each(errno, &each, None, |name| format!("cannot snapshot {name}"))
     }
 
     fn clone_of(&self, origin: &SnapshotName, name: &DatasetName, properties: &[Property]) -> Outcome {
@@ -180,7 +179,7 @@ impl Engine for Library {
         // SAFETY: the list is alive, and the place for what failed is given.
         let errno = unsafe { (self.functions.lzc_destroy_snaps)(snapshots.raw(), DEFER, &mut each) };
         let each = List::given(each, self.functions);
-        ended_each(errno, &each, Some(Errno::ENOENT), || format!("cannot destroy {first}"))
+        ended_each(errno, &each, Some(Errno::ENOENT), |name| format!("cannot destroy {name}"))
     }
 
     fn destroy(&self, name: &DatasetName) -> Outcome {

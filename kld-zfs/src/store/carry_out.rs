@@ -209,15 +209,14 @@ fn make_volume(layout: &Layout, work: &Work, new: &NewZvol) -> Result<()> {
             engine.create_volume(&new.dataset, *size, BLOCK, &properties)
         }
         Content::Clone { of } => engine.clone_of(of, &new.dataset, &properties),
-        Content::Copy { of } if engine.exists(new.dataset.as_str())? => {
-            or_ours(layout, exists(&new.dataset), new.dataset.as_str(), Kinds::Volumes, work.id)?;
-            return engine.destroy_snapshots(&[new.dataset.snapshot(of.name())?]).or_missing();
-        }
+        // A stream is not begun only to find that its place is taken.
+        Content::Copy { .. } if engine.exists(new.dataset.as_str())? => exists(&new.dataset),
         Content::Copy { of } => engine.copy(of, None, &new.dataset, &properties),
     };
     or_ours(layout, done, new.dataset.as_str(), Kinds::Volumes, work.id)?;
     if let Content::Copy { of } = &new.content {
-        engine.destroy_snapshots(&[new.dataset.snapshot(of.name())?]).or_missing()?;
+        let came_along = new.dataset.snapshot(of.name())?;
+        patiently(|| engine.destroy_snapshots(std::slice::from_ref(&came_along))).or_missing()?;
     }
     Ok(())
 }
@@ -327,7 +326,7 @@ pub(super) fn revert(layout: &Layout, change: &StoreChange) -> Result<()> {
         && maker(layout, first.as_str(), Kinds::Snapshots)? == Some(work.id)
     {
         layout.deed()?;
-        layout.engine.destroy_snapshots(&work.snapshot).or_missing()?;
+        patiently(|| layout.engine.destroy_snapshots(&work.snapshot)).or_missing()?;
     }
     for set in change.sets.iter().filter(|set| !work.is_born(&set.name)) {
         remove_files(layout, &set.name, work.id)?;
@@ -419,7 +418,7 @@ fn destroy_machine(layout: &Layout, gone: &Gone) -> Result<()> {
             snapshots(layout, dataset)?.into_iter().map(|(name, _)| name).filter(ours).collect::<Vec<_>>();
         if !names.is_empty() {
             layout.deed()?;
-            layout.engine.destroy_snapshots(&names).or_missing()?;
+            patiently(|| layout.engine.destroy_snapshots(&names)).or_missing()?;
         }
     }
     Ok(())
@@ -455,7 +454,7 @@ fn destroy_with_snapshots(layout: &Layout, dataset: &DatasetName) -> Result<()> 
     let names: Vec<SnapshotName> = snapshots(layout, dataset)?.into_iter().map(|(name, _)| name).collect();
     if !names.is_empty() {
         layout.deed()?;
-        layout.engine.destroy_snapshots(&names).or_missing()?;
+        patiently(|| layout.engine.destroy_snapshots(&names)).or_missing()?;
     }
     layout.deed()?;
     patiently(|| layout.engine.destroy(dataset)).or_missing()
@@ -483,7 +482,7 @@ fn settle(layout: &Layout, place: &DatasetName) -> Result<()> {
     let all = snapshots(layout, place)?;
     let names: Vec<SnapshotName> = all.iter().map(|(name, _)| name.clone()).collect();
     layout.deed()?;
-    layout.engine.destroy_snapshots(&names).or_missing()?;
+    patiently(|| layout.engine.destroy_snapshots(&names)).or_missing()?;
     match all.iter().rev().find(|(_, clones)| *clones) {
         Some((newest, _)) => {
             layout.deed()?;
@@ -551,7 +550,7 @@ fn give_up(layout: &Layout, names: &[SnapshotName], id: Uuid) -> Result<()> {
         }
     }
     layout.deed()?;
-    layout.engine.destroy_snapshots(&going).or_missing()
+    patiently(|| layout.engine.destroy_snapshots(&going)).or_missing()
 }
 
 /// Makes a volume what it was at a snapshot. Where clones stand on newer ones, the volume is set aside with them,
@@ -565,7 +564,7 @@ fn roll_back(layout: &Layout, back: &Back, id: Uuid) -> Result<()> {
         if !newer.iter().any(|(_, clones)| *clones) {
             let names: Vec<SnapshotName> = newer.into_iter().map(|(name, _)| name).collect();
             layout.deed()?;
-            engine.destroy_snapshots(&names).or_missing()?;
+            patiently(|| engine.destroy_snapshots(&names)).or_missing()?;
             layout.deed()?;
             return Ok(patiently(|| engine.rollback(&back.to))?);
         }
@@ -615,7 +614,7 @@ fn stand_alone(layout: &Layout, alone: &Alone, id: Uuid) -> Result<()> {
     let hidden: Vec<SnapshotName> = hidden.filter(|name| name.name().starts_with(HIDDEN)).collect();
     if !hidden.is_empty() {
         layout.deed()?;
-        engine.destroy_snapshots(&hidden).or_missing()?;
+        patiently(|| engine.destroy_snapshots(&hidden)).or_missing()?;
     }
     settle(layout, &alone.aside)?;
     device::wait(dataset).map(drop)
