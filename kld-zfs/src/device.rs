@@ -15,7 +15,7 @@ use kld_core::{Error, Result};
 use crate::DatasetName;
 
 /// The longest that a device's link may take. A loaded host with many new devices takes seconds.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(10);
 const NAME_LENGTH: usize = 256;
 
 mod ioctl {

@@ -177,6 +177,14 @@ impl Hypervisor for Libvirt {
         switch::switch(self, uuid, repoints)
     }
 
+    fn while_frozen(&self, uuid: Uuid, deed: &mut dyn FnMut() -> Result<()>) -> Result<Consistency> {
+        switch::while_frozen(self, uuid, deed)
+    }
+
+    fn thaw(&self, uuid: Uuid) -> Result<()> {
+        switch::thaw(self, uuid)
+    }
+
     fn network(&self, name: &str) -> Result<Option<bool>> {
         probes::network(self, name)
     }

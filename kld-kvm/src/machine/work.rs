@@ -7,6 +7,7 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use kld_core::journal::{Journal, Open, Phase};
@@ -107,13 +108,15 @@ impl Machines {
     ) -> Result<Option<Consistency>> {
         let mut entry =
             phase("journal", || self.journal().begin(title, machines, Phase::Staging, vec![work]))?;
-        let staged =
-            self.stage(&entry.entry().work[0], files).and_then(|()| phase("journal", || entry.decide()));
-        if let Err(error) = staged {
-            return Err(self.back_out(entry, error));
-        }
+        let staged = self
+            .stage(&entry.entry().work[0], files)
+            .and_then(|reached| phase("journal", || entry.decide()).map(|()| reached));
+        let reached = match staged {
+            Ok(reached) => reached,
+            Err(error) => return Err(self.back_out(entry, error)),
+        };
         let mut touched = false;
-        match self.finish(&entry.entry().work, &mut touched) {
+        match self.finish(&entry.entry().work, reached, &mut touched) {
             Ok(consistency) => entry.close().map(|()| consistency),
             Err(error) if !touched => Err(self.back_out(entry, error)),
             Err(error) => Err(unfinished(error, title)),
@@ -133,7 +136,7 @@ impl Machines {
         }
         let entry = self.journal().begin(title, machines, Phase::Decided, work)?;
         let mut touched = false;
-        match self.finish(&entry.entry().work, &mut touched) {
+        match self.finish(&entry.entry().work, None, &mut touched) {
             Ok(_) => entry.close(),
             // Looked at, and left as it was. Any other failure may have come half-way through the store's part.
             Err(error @ Error::Refused { .. }) if !touched => entry.close().and(Err(error)),
@@ -179,7 +182,7 @@ impl Machines {
         let mut touched = false;
         let outcome = match entry.phase {
             Phase::Staging => self.undo(&entry.work),
-            Phase::Decided => self.finish(&entry.work, &mut touched).map(drop),
+            Phase::Decided => self.finish(&entry.work, None, &mut touched).map(drop),
         };
         match outcome {
             Ok(()) => open.close().map(|()| recovered),
@@ -211,13 +214,25 @@ impl Machines {
     }
 
     /// Makes files and new domains, both at once: each waits for the disk most of its time.
-    fn stage(&self, work: &Work, files: &[StateFile]) -> Result<()> {
+    ///
+    /// Returns how disks fit together that were snapshot where they stand.
+    fn stage(&self, work: &Work, files: &[StateFile]) -> Result<Option<Consistency>> {
+        let reached = Mutex::new(None);
+        let moment = |take: &mut dyn FnMut() -> Result<()>| match work.switch {
+            Some(uuid) if work.change.repoints.is_empty() => {
+                let consistency = self.hypervisor.while_frozen(uuid, take)?;
+                *reached.lock().unwrap_or_else(PoisonError::into_inner) = Some(consistency);
+                Ok(())
+            }
+            _ => take(),
+        };
         let define = |domain: &NewDomain| self.hypervisor.define(&domain.definition).map(drop);
         std::thread::scope(|scope| {
             let defined = scope.spawn(|| phase("define", || work.define.iter().try_for_each(define)));
-            let staged = phase("stage files", || self.store.stage(&work.change, files));
+            let staged = phase("stage files", || self.store.stage_at(&work.change, files, &moment));
             staged.and(defined.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
-        })
+        })?;
+        Ok(reached.into_inner().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn undo(&self, work: &[Work]) -> Result<()> {
@@ -233,6 +248,9 @@ impl Machines {
             }
         }
         work.iter().rev().try_for_each(|work| {
+            if let Some(uuid) = work.switch.filter(|_| work.change.repoints.is_empty()) {
+                self.hypervisor.thaw(uuid)?;
+            }
             work.define.iter().try_for_each(|domain| self.hypervisor.undefine(domain.uuid).map(drop))?;
             self.store.revert(&work.change)
         })
@@ -250,28 +268,37 @@ impl Machines {
 
     /// Finishes all work. Where it fails, `touched` says whether that one which failed is half done: those before it
     /// are whole, and those after it have not begun.
-    fn finish(&self, work: &[Work], touched: &mut bool) -> Result<Option<Consistency>> {
-        let mut consistency = None;
+    fn finish(
+        &self,
+        work: &[Work],
+        reached: Option<Consistency>,
+        touched: &mut bool,
+    ) -> Result<Option<Consistency>> {
+        let mut consistency = reached;
         for work in work {
             *touched = false;
-            consistency = self.finish_one(work, touched)?.or(consistency);
+            consistency = self.finish_one(work, consistency, touched)?;
         }
         Ok(consistency)
     }
 
-    fn finish_one(&self, work: &Work, touched: &mut bool) -> Result<Option<Consistency>> {
-        let mut consistency = None;
+    fn finish_one(
+        &self,
+        work: &Work,
+        mut consistency: Option<Consistency>,
+        touched: &mut bool,
+    ) -> Result<Option<Consistency>> {
         let mut change = work.change.clone();
         if let Some(uuid) = work.switch.filter(|_| !change.repoints.is_empty()) {
             let reached = phase("switch disks", || self.hypervisor.switch_disks(uuid, &change.repoints))?;
             *touched = true;
             consistency = Some(reached);
-            if let Some(tag) = &work.snapshot {
-                let snapshots = change.sets.iter_mut().flat_map(|set| &mut set.snapshots);
-                snapshots
-                    .filter(|snapshot| snapshot.tag == *tag)
-                    .for_each(|snapshot| snapshot.consistency = reached);
-            }
+        }
+        if let (Some(tag), Some(reached)) = (&work.snapshot, consistency) {
+            let snapshots = change.sets.iter_mut().flat_map(|set| &mut set.snapshots);
+            snapshots
+                .filter(|snapshot| snapshot.tag == *tag)
+                .for_each(|snapshot| snapshot.consistency = reached);
         }
         for definition in &work.redefine {
             self.hypervisor.define(definition)?;

@@ -15,6 +15,7 @@ use crate::{DatasetName, SnapshotName, pool};
 const FILESYSTEM: c_int = 2;
 const VOLUME: c_int = 3;
 const VOLMODE_DEV: u64 = 2;
+const SNAPDEV_HIDDEN: u64 = 0;
 
 /// The engine that calls the library.
 pub struct Library {
@@ -41,6 +42,7 @@ impl Library {
             match property {
                 Property::Mountpoint(path) => list.add_text("mountpoint", path)?,
                 Property::VolmodeDev => list.add_number("volmode", VOLMODE_DEV)?,
+                Property::SnapdevHidden => list.add_number("snapdev", SNAPDEV_HIDDEN)?,
                 Property::User(name, value) => list.add_text(name, value)?,
                 Property::Native(name, _) => {
                     return Err(Error::message(format!("libzfs_core cannot set the property {name}")));

@@ -24,6 +24,9 @@ pub enum Property {
     Mountpoint(String),
     /// `volmode=dev`: the host does not look for partitions in a guest's disk.
     VolmodeDev,
+    /// `snapdev=hidden`: snapshots get no devices. With them OpenZFS 2.3.9 was seen to remove one twice, which stops
+    /// the kernel, where a snapshot and its volume are destroyed while udev looks at them.
+    SnapdevHidden,
     /// A user property, such as `org.kld:machine`.
     User(&'static str, String),
     /// Any other native property with its value, as `zfs get -p` prints it; set by the programs alone.

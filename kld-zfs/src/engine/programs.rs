@@ -76,6 +76,7 @@ fn options(properties: &[Property]) -> Vec<String> {
     let words = properties.iter().map(|property| match property {
         Property::Mountpoint(path) => format!("mountpoint={path}"),
         Property::VolmodeDev => "volmode=dev".to_string(),
+        Property::SnapdevHidden => "snapdev=hidden".to_string(),
         Property::User(name, value) => format!("{name}={value}"),
         Property::Native(name, value) => format!("{name}={value}"),
     });

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use kld_core::error::Trying;
 use kld_core::exec::Exec;
-use kld_core::store::{StateContent, StateFile, StoreChange};
+use kld_core::store::{Moment, StateContent, StateFile, StoreChange};
 use kld_core::timing::phase;
 use kld_core::{ByteSize, Error, MachineName, Result, fsio};
 use serde::{Deserialize, Serialize};
@@ -104,6 +104,12 @@ fn marks(machine: Uuid, change: Uuid) -> [Property; 2] {
     ]
 }
 
+/// The properties of a machine's volume.
+fn of_volume(machine: Uuid, change: Uuid) -> Vec<Property> {
+    let [machine, change] = marks(machine, change);
+    vec![machine, change, Property::VolmodeDev, Property::SnapdevHidden]
+}
+
 /// The change that made a dataset or snapshot, where kld did and it is there.
 fn maker(layout: &Layout, name: &str, kinds: Kinds) -> Result<Option<Uuid>> {
     let of = [name];
@@ -124,7 +130,12 @@ fn or_ours(layout: &Layout, done: Outcome, name: &str, kinds: Kinds, id: Uuid) -
 }
 
 /// Makes what nobody uses yet. See [`kld_core::store::VolumeStore::stage`].
-pub(super) fn stage(layout: &Layout, change: &StoreChange, files: &[StateFile]) -> Result<()> {
+pub(super) fn stage(
+    layout: &Layout,
+    change: &StoreChange,
+    files: &[StateFile],
+    moment: Moment,
+) -> Result<()> {
     let work = Work::of(change)?;
     let nothing =
         work.born.is_empty() && work.snapshot.is_empty() && work.make.is_empty() && files.is_empty();
@@ -138,7 +149,7 @@ pub(super) fn stage(layout: &Layout, change: &StoreChange, files: &[StateFile]) 
     ensure(layout, &layout.root)?;
     let tagged = work.tag.is_some();
     both(
-        || if tagged { Ok(()) } else { phase("snapshot", || take(layout, &work)) },
+        || if tagged { Ok(()) } else { phase("snapshot", || take(layout, &work, moment)) },
         || phase("state", || each(&work.born, |born| make_state(layout, born, work.id))),
     )?;
     let sets: BTreeSet<&MachineName> = files.iter().map(|file| &file.set).collect();
@@ -151,7 +162,7 @@ pub(super) fn stage(layout: &Layout, change: &StoreChange, files: &[StateFile]) 
         phase("copy image", || fill(layout, &work, new))?;
     }
     if tagged {
-        phase("snapshot", || take(layout, &work))?;
+        phase("snapshot", || take(layout, &work, moment))?;
     }
     for name in filled_sets(layout, &work) {
         let marker = Marker::read(layout, &name, work.id)?.unwrap_or_default();
@@ -179,13 +190,15 @@ fn ensure(layout: &Layout, place: &DatasetName) -> Result<()> {
     layout.engine.create_filesystem(place, &[Property::Mountpoint("none".to_string())]).or_exists()
 }
 
-fn take(layout: &Layout, work: &Work) -> Result<()> {
+fn take(layout: &Layout, work: &Work, moment: Moment) -> Result<()> {
     let Some(first) = work.snapshot.first() else { return Ok(()) };
     layout.deed()?;
     let mut properties = vec![Property::User("org.kld:change", work.id.to_string())];
     properties.extend(work.tag.as_ref().map(|tag| Property::User("org.kld:tag", tag.to_string())));
-    let done = layout.engine.snapshot(&work.snapshot, &properties);
-    or_ours(layout, done, first.as_str(), Kinds::Snapshots, work.id)
+    moment(&mut || {
+        let done = layout.engine.snapshot(&work.snapshot, &properties);
+        or_ours(layout, done, first.as_str(), Kinds::Snapshots, work.id)
+    })
 }
 
 fn make_state(layout: &Layout, born: &Born, id: Uuid) -> Result<()> {
@@ -200,8 +213,7 @@ fn make_state(layout: &Layout, born: &Born, id: Uuid) -> Result<()> {
 }
 
 fn make_volume(layout: &Layout, work: &Work, new: &NewZvol) -> Result<()> {
-    let mut properties = marks(new.machine, work.id).to_vec();
-    properties.push(Property::VolmodeDev);
+    let properties = of_volume(new.machine, work.id);
     let engine = &layout.engine;
     layout.deed()?;
     let done = match &new.content {
@@ -571,8 +583,7 @@ fn roll_back(layout: &Layout, back: &Back, id: Uuid) -> Result<()> {
         set_aside(layout, &dataset, &back.aside)?;
     }
     if !engine.exists(dataset.as_str())? {
-        let mut properties = marks(back.machine, id).to_vec();
-        properties.push(Property::VolmodeDev);
+        let properties = of_volume(back.machine, id);
         layout.deed()?;
         engine.clone_of(&back.aside.snapshot(back.to.name())?, &dataset, &properties).or_exists()?;
     }
@@ -587,8 +598,7 @@ fn roll_back(layout: &Layout, back: &Back, id: Uuid) -> Result<()> {
 /// Copies a clone with its snapshots, and puts the copy in its place.
 fn stand_alone(layout: &Layout, alone: &Alone, id: Uuid) -> Result<()> {
     let (engine, dataset) = (&layout.engine, &alone.dataset);
-    let mut properties = marks(alone.machine, id).to_vec();
-    properties.push(Property::VolmodeDev);
+    let properties = of_volume(alone.machine, id);
     if maker(layout, dataset.as_str(), Kinds::Volumes)? != Some(id) {
         ensure(layout, &layout.bases()?)?;
         layout.deed()?;

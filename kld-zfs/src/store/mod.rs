@@ -32,14 +32,14 @@ use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
 
 use kld_core::store::{
-    CloneKind, Consistency, NewClone, NewVolume, Set, Space, StateFile, StoreCapabilities, StoreChange,
-    Volume, VolumeStore,
+    CloneKind, Consistency, Moment, NewClone, NewVolume, Set, Space, StateFile, StoreCapabilities,
+    StoreChange, Volume, VolumeStore,
 };
 use kld_core::{MachineName, Probe, Result, SnapshotTag};
 use uuid::Uuid;
 
 use crate::engine::{self, Engine};
-use crate::{DatasetName, pool};
+use crate::{DatasetName, device, pool};
 use layout::Layout;
 
 /// The store's name.
@@ -136,6 +136,12 @@ impl VolumeStore for ZvolStore {
         Ok(self.sets()?.into_iter().filter(stands_on).map(|other| other.name).collect())
     }
 
+    fn ready(&self, set: &Set) -> Result<()> {
+        pool::guard(&self.layout.root)?;
+        let datasets = set.volumes.iter().filter_map(|volume| device::dataset_of(&volume.path));
+        datasets.map(|dataset| device::wait(&dataset).map(drop)).collect()
+    }
+
     fn space(&self, set: &Set) -> Result<Space> {
         self.spaces(std::slice::from_ref(set)).map(|spaces| spaces.into_iter().next().unwrap_or_default())
     }
@@ -179,7 +185,11 @@ impl VolumeStore for ZvolStore {
     }
 
     fn stage(&self, change: &StoreChange, files: &[StateFile]) -> Result<()> {
-        self.whole_run(carry_out::stage(&self.layout, change, files))
+        self.stage_at(change, files, &|take| take())
+    }
+
+    fn stage_at(&self, change: &StoreChange, files: &[StateFile], moment: Moment) -> Result<()> {
+        self.whole_run(carry_out::stage(&self.layout, change, files, moment))
     }
 
     fn commit(&self, change: &StoreChange) -> Result<()> {

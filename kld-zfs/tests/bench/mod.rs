@@ -56,7 +56,7 @@ impl Pool {
     pub fn bench(&self, engine: Arc<dyn Engine>) -> ZfsBench {
         let number = self.count.fetch_add(1, Ordering::Relaxed);
         let place = DatasetName::parse(&format!("{}/bench{number}", self.name)).unwrap();
-        run("zfs", &["create", "-o", "snapdev=visible", "-o", "volmode=dev", place.as_str()]);
+        run("zfs", &["create", "-o", "volmode=dev", place.as_str()]);
         let folder = tempfile::tempdir().unwrap();
         let store = ZvolStore::with_engine(place.child("kld").unwrap(), folder.path(), engine);
         ZfsBench { store, place, _folder: folder }
@@ -159,6 +159,22 @@ impl Bench for ZfsBench {
     }
 
     fn read(&self, volume: &Volume, offset: u64, len: usize) -> Vec<u8> {
+        // Snapshots have no devices of their own.
+        if let Some((_, snapshot)) =
+            volume.path.to_str().unwrap().split_once("/dev/zvol/").filter(|(_, name)| name.contains('@'))
+        {
+            let clone = self.place.child("look").unwrap();
+            run("zfs", &["clone", snapshot, clone.as_str()]);
+            let bytes = self.read(&Volume { path: device::path(&clone), ..volume.clone() }, offset, len);
+            for attempt in 0.. {
+                let gone = Command::new("zfs").args(["destroy", clone.as_str()]).output().unwrap();
+                if gone.status.success() {
+                    return bytes;
+                }
+                assert!(attempt < 100, "{}", String::from_utf8_lossy(&gone.stderr));
+                std::thread::sleep(std::time::Duration::from_millis(50));
+            }
+        }
         let file = open(&volume.path, false);
         let mut bytes = vec![0; len];
         pages(offset, len, |at, part, of| {

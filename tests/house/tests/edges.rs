@@ -12,7 +12,7 @@ use serde_json::Value;
 const TERMINAL: [&str; 5] = ["clap", "clap_complete", "clap_mangen", "tabled", "indicatif"];
 
 /// Each folder of `bins/` and the domain crates that its program may know.
-const FAMILIES: [(&str, &[&str]); 3] = [("catalog", &[]), ("kld", &[]), ("kvm", &["kld-kvm"])];
+const FAMILIES: [(&str, &[&str]); 3] = [("catalog", &[]), ("kld", &[]), ("kvm", &["kld-kvm", "kld-zfs"])];
 
 /// A member of the workspace.
 #[derive(Clone)]
