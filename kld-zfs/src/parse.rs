@@ -43,7 +43,7 @@ pub fn lines(text: &str, columns: usize) -> Result<Vec<Row>> {
         }
         Ok(Row { name, values })
     };
-    text.lines().map(row).collect()
+    text.split_terminator('\n').map(row).collect()
 }
 
 /// Reads `list -j --json-int -o name,...` for the same rows, in the order of their making.
@@ -171,4 +171,110 @@ fn unreadable(cause: impl std::fmt::Display) -> Error {
 
 fn short(text: &str) -> String {
     text.escape_debug().take(60).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const COLUMNS: &[&str] = &["type", "used", "origin", "clones", "org.kld:tag"];
+
+    /// Recorded from 2.3.9: a machine, its volume, a snapshot of both and a clone.
+    const JSON: &str = include_str!("parse/list-2.3.json");
+    /// The same from `list -Hp`, which is all that 2.1 has; its columns are those of 2.3.
+    const LINES: &str = include_str!("parse/list-2.1.txt");
+
+    #[test]
+    fn json_and_lines_are_read_alike() {
+        let rows = json(JSON, COLUMNS).unwrap();
+        assert_eq!(rows, lines(LINES, COLUMNS.len()).unwrap());
+        let shown: Vec<String> = rows
+            .iter()
+            .map(|row| {
+                let values = row.values.iter().map(|value| value.as_deref().unwrap_or("-"));
+                format!("{} {}", row.name, values.collect::<Vec<_>>().join(" "))
+            })
+            .collect();
+        insta::assert_snapshot!(shown.join("\n"), @r"
+        tank/kld/web filesystem 36864 - - -
+        tank/kld/web2 filesystem 24576 - - -
+        tank/kld/web/vda volume 12288 - - -
+        tank/kld/web/vda@a snapshot 0 - tank/kld/web2/vda x
+        tank/kld/web@a snapshot 0 - - x
+        tank/kld/web2/vda volume 0 tank/kld/web/vda@a - -
+        ");
+    }
+
+    #[test]
+    fn snapshots_come_in_the_order_of_their_making_whatever_their_names() {
+        let text = r#"{"datasets": {
+            "t/a@one": {"createtxg": 11, "properties": {}}, "t/a@three": {"createtxg": "9", "properties": {}},
+            "t/a@two": {"createtxg": 30, "properties": {}}}}"#;
+        let names: Vec<String> = json(text, &[]).unwrap().into_iter().map(|row| row.name).collect();
+        assert_eq!(names, ["t/a@three", "t/a@one", "t/a@two"]);
+    }
+
+    #[test]
+    fn a_line_that_a_property_has_broken_is_an_error_and_no_wrong_answer() {
+        let error = lines("tank/a\tfilesystem\tx\ty\n", 2).unwrap_err().to_string();
+        insta::assert_snapshot!(error, @r"cannot read what zfs printed: the line 'tank/a\tfilesystem\tx\ty' has 4 values");
+        assert!(lines("tank/a\tfilesystem\n", 2).is_err());
+        assert!(json("{}", &["used"]).unwrap().is_empty());
+        assert!(json("", &["used"]).is_err());
+    }
+
+    #[test]
+    fn a_suspended_pool_is_known_by_its_word() {
+        let states = ["ONLINE\n", "DEGRADED\n", "UNAVAIL\n", "SUSPENDED\n", "?"].map(pool_state);
+        use PoolState::{Degraded, Faulted, Online, Other, Suspended};
+        assert_eq!(states, [Online, Degraded, Faulted, Suspended, Other]);
+    }
+
+    #[test]
+    fn versions_are_read_as_the_module_and_the_program_write_them() {
+        for (text, wanted) in [
+            ("2.3.9-0+deb13u1\n", Some((2, 3))),
+            ("2.1.11-1", Some((2, 1))),
+            ("zfs-2.4.0-rc1", Some((2, 4))),
+            ("", None),
+            ("two", None),
+        ] {
+            assert_eq!(version(text), wanted, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_status_is_read_by_its_paragraphs() {
+        let text = "  pool: tank\n state: SUSPENDED\nstatus: One or more devices are faulted in response to IO failures.\n\
+                    action: Make sure the affected devices are connected, then run 'zpool\n\tclear'.\nconfig:\n\n\
+                    \tNAME  STATE\n\terrors  ONLINE\n\nerrors: List of errors unavailable: pool I/O is currently suspended\n";
+        let found = status(text);
+        assert_eq!(found["state"], "SUSPENDED");
+        assert_eq!(found["action"], "Make sure the affected devices are connected, then run 'zpool clear'.");
+        assert_eq!(found["errors"], "List of errors unavailable: pool I/O is currently suspended");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn foreign_text_never_panics(text in "[\\PC\t\n]{0,300}", columns in 0usize..5) {
+            let _ = lines(&text, columns);
+            let _ = json(&text, COLUMNS);
+            let _ = (pool_state(&text), version(&text), status(&text));
+        }
+
+        #[test]
+        fn broken_json_never_panics(at in 0usize..JSON.len(), with in "[\\PC]{0,3}") {
+            let at = (0..=at).rev().find(|at| JSON.is_char_boundary(*at)).unwrap_or(0);
+            let _ = json(&format!("{}{with}", &JSON[..at]), COLUMNS);
+            let _ = json(&format!("{}{with}{}", &JSON[..at], JSON.get(at + 1..).unwrap_or("")), COLUMNS);
+        }
+
+        #[test]
+        fn what_is_printed_is_read_back(rows in proptest::collection::vec(("[a-z/]{1,9}", "[^\t\n\r-]{1,9}"), 0..5)) {
+            let text: String = rows.iter().map(|(name, value)| format!("{name}\t{value}\n")).collect();
+            let read: Vec<(String, String)> = lines(&text, 1).unwrap().into_iter()
+                .map(|row| (row.name.clone(), row.text(0).unwrap().to_string())).collect();
+            proptest::prop_assert_eq!(read, rows);
+        }
+    }
 }

@@ -138,8 +138,8 @@ impl VolumeStore for ZvolStore {
 
     fn ready(&self, set: &Set) -> Result<()> {
         pool::guard(&self.layout.root)?;
-        let datasets = set.volumes.iter().filter_map(|volume| device::dataset_of(&volume.path));
-        datasets.map(|dataset| device::wait(&dataset).map(drop)).collect()
+        let mut datasets = set.volumes.iter().filter_map(|volume| device::dataset_of(&volume.path));
+        datasets.try_for_each(|dataset| device::wait(&dataset).map(drop))
     }
 
     fn space(&self, set: &Set) -> Result<Space> {
