@@ -85,6 +85,13 @@ fn serves(engine: &dyn Engine, place: &DatasetName) {
         list(disk.as_str(), Kinds::Snapshots, &["used"]).into_iter().map(|row| row.name).collect();
     assert_eq!(names, [format!("{disk}@b"), format!("{disk}@a")], "in the order of their making");
 
+    // What is not there leaves the rest of a listing right.
+    let some = [format!("{disk}@none"), format!("{disk}@a"), format!("{place}/none@a")];
+    let of: Vec<&str> = some.iter().map(String::as_str).collect();
+    let listing = Listing { of: &of, kinds: Kinds::Snapshots, depth: Some(0), columns: &["used"] };
+    let found: Vec<String> = engine.list(&listing).unwrap().into_iter().map(|row| row.name).collect();
+    assert_eq!(found, [some[1].clone()]);
+
     engine.clone_of(&disk.snapshot("a").unwrap(), &other, &of_disk).unwrap();
     assert_eq!(kind(engine.clone_of(&disk.snapshot("none").unwrap(), &name("x"), &[])), Kind::Missing);
     // What a clone stands on stays until the clone goes.

@@ -87,6 +87,30 @@ fn words<const N: usize>(words: [&str; N]) -> Vec<String> {
     words.map(str::to_string).to_vec()
 }
 
+/// What the program prints for a listing, and whether some of the names are not there.
+fn listed(listing: &Listing, json: bool) -> Result<(String, bool)> {
+    let columns = format!("name,{}", listing.columns.join(","));
+    let mut args = words(["list", "-t", listing.kinds.word(), "-o", &columns]);
+    match listing.depth {
+        Some(0) => {}
+        Some(depth) => args.extend(words(["-d", &depth.to_string()])),
+        None => args.push("-r".to_string()),
+    }
+    // In the order of their making; of the same moment, by name.
+    args.extend(words(["-s", "createtxg", "-s", "name"]));
+    args.extend(if json { words(["-j", "--json-int"]) } else { words(["-H", "-p"]) });
+    args.extend(listing.of.iter().map(|name| name.to_string()));
+    let finished = Exec::new("zfs").args(&args).limit(LIMIT).output()?;
+    let stdout = String::from_utf8_lossy(&finished.stdout).into_owned();
+    if finished.code == Some(0) {
+        return Ok((stdout, false));
+    }
+    match failure("cannot list datasets".to_string(), &finished.stderr) {
+        Failure { kind: Kind::Missing, .. } => Ok((stdout, true)),
+        failure => Err(failure.error),
+    }
+}
+
 impl Engine for Programs {
     fn name(&self) -> &'static str {
         "zfs"
@@ -113,30 +137,15 @@ impl Engine for Programs {
         if listing.of.is_empty() {
             return Ok(Vec::new());
         }
-        let columns = format!("name,{}", listing.columns.join(","));
-        let mut args = words(["list", "-t", listing.kinds.word(), "-o", &columns]);
-        match listing.depth {
-            Some(0) => {}
-            Some(depth) => args.extend(words(["-d", &depth.to_string()])),
-            None => args.push("-r".to_string()),
-        }
-        // In the order of their making, which is that of snapshots; the names come in order too.
-        args.extend(words(["-s", "createtxg"]));
-        args.extend(if self.json { words(["-j", "--json-int"]) } else { words(["-H", "-p"]) });
-        args.extend(listing.of.iter().map(|name| name.to_string()));
-        let finished = Exec::new("zfs").args(&args).limit(LIMIT).output()?;
-        let stdout = String::from_utf8_lossy(&finished.stdout);
-        if finished.code != Some(0) {
-            let failure = failure("cannot list datasets".to_string(), &finished.stderr);
-            // Some of the names may be there; the rest of the listing is right.
-            if failure.kind != Kind::Missing {
-                return Err(failure.error);
+        if self.json {
+            let (stdout, missing) = listed(listing, true)?;
+            // With one name that is not there, JSON of the others is not printed, and lines are.
+            if !missing && !stdout.trim().is_empty() {
+                return parse::json(&stdout, listing.columns);
             }
         }
-        match self.json && !stdout.trim().is_empty() {
-            true => parse::json(&stdout, listing.columns),
-            false => parse::lines(&stdout, listing.columns.len()),
-        }
+        let (stdout, _) = listed(listing, false)?;
+        parse::lines(&stdout, listing.columns.len())
     }
 
     fn create_filesystem(&self, name: &DatasetName, properties: &[Property]) -> Outcome {

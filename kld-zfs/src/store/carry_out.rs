@@ -118,6 +118,15 @@ fn maker(layout: &Layout, name: &str, kinds: Kinds) -> Result<Option<Uuid>> {
     Ok(rows.first().and_then(|row| row.text(0)).and_then(|id| id.parse().ok()))
 }
 
+/// Those of some snapshots that this change has taken.
+fn ours(layout: &Layout, names: &[SnapshotName], id: Uuid) -> Result<Vec<SnapshotName>> {
+    let of: Vec<&str> = names.iter().map(SnapshotName::as_str).collect();
+    let listing = Listing { of: &of, kinds: Kinds::Snapshots, depth: Some(0), columns: &["org.kld:change"] };
+    let rows = layout.engine.list(&listing)?.into_iter();
+    let made = rows.filter(|row| row.text(0).and_then(|made| made.parse().ok()) == Some(id));
+    made.map(|row| SnapshotName::parse(&row.name)).collect()
+}
+
 /// Lets a thing be there already that this change made before; a stranger's is an error.
 fn or_ours(layout: &Layout, done: Outcome, name: &str, kinds: Kinds, id: Uuid) -> Result<()> {
     match done {
@@ -333,12 +342,10 @@ pub(super) fn revert(layout: &Layout, change: &StoreChange) -> Result<()> {
         }
         destroy_state(layout, &born.name)?;
     }
-    if let Some(first) = work.snapshot.first()
-        && layout.engine.exists(first.as_str())?
-        && maker(layout, first.as_str(), Kinds::Snapshots)? == Some(work.id)
-    {
+    let taken = ours(layout, &work.snapshot, work.id)?;
+    if !taken.is_empty() {
         layout.deed()?;
-        patiently(|| layout.engine.destroy_snapshots(&work.snapshot)).or_missing()?;
+        patiently(|| layout.engine.destroy_snapshots(&taken)).or_missing()?;
     }
     for set in change.sets.iter().filter(|set| !work.is_born(&set.name)) {
         remove_files(layout, &set.name, work.id)?;
