@@ -4,6 +4,9 @@ use std::fs::{File, OpenOptions, Permissions};
 use std::io::{Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
+use std::time::{Duration, Instant};
+
+use nix::fcntl::{Flock, FlockArg};
 
 use crate::error::Trying;
 use crate::{Change, Error, Result};
@@ -21,6 +24,32 @@ pub fn create_new(path: &Path, mode: u32) -> Result<File> {
 
 /// How the names of files end that [`replace`] is writing.
 pub const TEMPORARY: &str = "kld-new";
+
+/// Locks a file that is made where it is not, not following links; `None` where somebody else holds the lock for all
+/// of `patience`. The kernel drops the lock with the process that holds it, however that ends.
+pub fn lock(path: &Path, patience: Duration) -> Result<Option<Flock<File>>> {
+    let mut file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .custom_flags(nix::libc::O_NOFOLLOW | nix::libc::O_CLOEXEC)
+        .open(path)
+        .trying(|| format!("cannot open the lock {}", path.display()))?;
+    let deadline = Instant::now() + patience;
+    loop {
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(locked) => return Ok(Some(locked)),
+            Err((returned, nix::errno::Errno::EWOULDBLOCK)) => file = returned,
+            Err((_, errno)) => return Err(errno).trying(|| format!("cannot lock {}", path.display())),
+        }
+        if Instant::now() >= deadline {
+            return Ok(None);
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
 
 /// Replaces the contents of `path` in one step: readers and crashes see the old or the new file, never a part.
 /// The new contents are on the disk when this returns.
@@ -76,13 +105,24 @@ pub fn remove_dir_if_empty(path: &Path) -> Result<Change<()>> {
     }
 }
 
-/// Makes a folder and those above it.
+/// Makes a folder with this mode, and those above it that everybody may pass through (0755): QEMU runs as a user of
+/// its own and must reach its disks below. The umask does not matter. Folders that are there stay as they are.
 pub fn create_dir_all(path: &Path, mode: u32) -> Result<()> {
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(mode)
-        .create(path)
-        .trying(|| format!("cannot create the folder {}", path.display()))
+    let what = || format!("cannot create the folder {}", path.display());
+    let missing: Vec<&Path> = path.ancestors().take_while(|folder| !folder.exists()).collect();
+    for folder in missing.into_iter().rev().filter(|folder| !folder.as_os_str().is_empty()) {
+        let mode = if folder == path { mode } else { 0o755 };
+        match std::fs::DirBuilder::new().mode(mode).create(folder) {
+            Ok(()) => std::fs::set_permissions(folder, Permissions::from_mode(mode)).trying(what)?,
+            // Another run made it meanwhile.
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists && folder.is_dir() => {}
+            Err(error) => return Err(error).trying(what),
+        }
+    }
+    match path.is_dir() {
+        true => Ok(()),
+        false => Err(Error::failed(what(), "something else is there")),
+    }
 }
 
 /// Makes a folder that must not be there yet.
@@ -147,6 +187,18 @@ mod tests {
         assert_eq!(read_bytes(&below, 9).unwrap(), None);
         assert!(!remove_if_exists(&below).unwrap().is_changed());
         assert!(!remove_dir_if_empty(&below).unwrap().is_changed());
+    }
+
+    #[test]
+    fn folders_above_a_private_one_let_everybody_through() {
+        let dir = tempfile::tempdir().unwrap();
+        let private = dir.path().join("kld/state/locks");
+        create_dir_all(&private, 0o700).unwrap();
+        create_dir_all(&private, 0o755).unwrap();
+        let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(&private), 0o700);
+        assert_eq!(mode(&dir.path().join("kld/state")), 0o755);
+        assert_eq!(mode(&dir.path().join("kld")), 0o755);
     }
 
     #[test]

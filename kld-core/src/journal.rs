@@ -91,7 +91,6 @@ impl Journal {
         let entry = Entry { version: VERSION, id, title, machines, began: time::now(), phase, work };
         let open = Open { path: self.folder.join(format!("{id}.json")), entry };
         open.write()?;
-        fsio::sync_dir(&self.folder)?;
         Ok(open)
     }
 
@@ -170,6 +169,13 @@ impl<T: Serialize + DeserializeOwned> Open<T> {
         self.write()
     }
 
+    /// Back to where the operation is undone, not finished: it failed before it touched anything that was there. On
+    /// the disk when this returns.
+    pub fn undecide(&mut self) -> Result<()> {
+        self.entry.phase = Phase::Staging;
+        self.write()
+    }
+
     /// The operation is done, or undone: the entry is removed.
     pub fn close(self) -> Result<()> {
         fsio::remove_if_exists(&self.path).map(drop)
@@ -189,12 +195,13 @@ impl<T: Serialize + DeserializeOwned> Open<T> {
     fn write(&self) -> Result<()> {
         let text = serde_json::to_vec(&self.entry)
             .map_err(|cause| Error::failed("cannot write a journal", cause))?;
-        let folder = self.path.parent().unwrap_or(Path::new("/"));
-        let what = || format!("cannot write to the journal {}", folder.display());
-        let folder = File::open(folder).trying(what)?;
+        let path = self.path.parent().unwrap_or(Path::new("/"));
+        let what = || format!("cannot write to the journal {}", path.display());
+        let folder = File::open(path).trying(what)?;
         // While it is held, what is being written is not swept away.
         let _writing = Flock::lock(folder, FlockArg::LockShared).map_err(|(_, errno)| errno).trying(what)?;
-        fsio::replace(&self.path, &text, 0o600)
+        fsio::replace(&self.path, &text, 0o600)?;
+        fsio::sync_dir(path)
     }
 }
 

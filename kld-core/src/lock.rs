@@ -1,12 +1,11 @@
 //! Locks on names, held by a process and gone with it, that say who holds them.
 
-use std::fs::{File, OpenOptions};
-use std::io::{Read, Seek, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::File;
+use std::io::{Seek, Write};
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use nix::fcntl::{Flock, FlockArg};
+use nix::fcntl::Flock;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Trying;
@@ -39,38 +38,14 @@ impl Lock {
         let folder = state_dir.join("locks");
         fsio::create_dir_all(&folder, 0o700)?;
         let path = folder.join(format!("{name}.lock"));
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .custom_flags(nix::libc::O_NOFOLLOW)
-            .open(&path)
-            .trying(|| format!("cannot open the lock {}", path.display()))?;
-        let deadline = Instant::now() + patience;
-        loop {
-            match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-                Ok(mut locked) => {
-                    let holder =
-                        Holder { pid: std::process::id() as i32, tool: tool.to_string(), since: time::now() };
-                    let text = serde_json::to_string(&holder).unwrap_or_default();
-                    let written = locked.set_len(0).and_then(|()| locked.rewind());
-                    written
-                        .and_then(|()| locked.write_all(text.as_bytes()))
-                        .trying(|| format!("cannot write the lock {}", path.display()))?;
-                    return Ok(Lock { _file: locked });
-                }
-                Err((returned, nix::errno::Errno::EWOULDBLOCK)) => file = returned,
-                Err((_, errno)) => {
-                    return Err(errno).trying(|| format!("cannot lock {}", path.display()));
-                }
-            }
-            if Instant::now() >= deadline {
-                return Err(busy(name, &mut file));
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        let mut locked = fsio::lock(&path, patience)?.ok_or_else(|| busy(name, &path))?;
+        let holder = Holder { pid: std::process::id() as i32, tool: tool.to_string(), since: time::now() };
+        let text = serde_json::to_string(&holder).unwrap_or_default();
+        let written = locked.set_len(0).and_then(|()| locked.rewind());
+        written
+            .and_then(|()| locked.write_all(text.as_bytes()))
+            .trying(|| format!("cannot write the lock {}", path.display()))?;
+        Ok(Lock { _file: locked })
     }
 
     /// Takes the locks of several names, always in the same order so that two runs cannot wait for each other.
@@ -85,14 +60,13 @@ impl Lock {
     }
 }
 
-fn busy(name: &MachineName, file: &mut File) -> Error {
-    let mut text = String::new();
-    let read = file.rewind().and_then(|()| file.read_to_string(&mut text));
-    let who = match read.ok().and_then(|_| serde_json::from_str::<Holder>(&text).ok()) {
-        Some(holder) => {
+fn busy(name: &MachineName, path: &Path) -> Error {
+    let text = fsio::read_text(path, 4096).ok().flatten().unwrap_or_default();
+    let who = match serde_json::from_str::<Holder>(&text) {
+        Ok(holder) => {
             format!("{} (process {}, since {})", holder.tool, holder.pid, time::rfc3339(holder.since))
         }
-        None => "another kld tool".to_string(),
+        Err(_) => "another kld tool".to_string(),
     };
     Error::busy(format!("{name} is in use by {who}")).with_hint("wait until it is done, then try again")
 }

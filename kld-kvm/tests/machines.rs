@@ -291,6 +291,79 @@ fn an_interrupted_deletion_does_not_take_a_machine_that_was_started_since() {
 }
 
 #[test]
+fn a_switch_whose_answer_is_lost_is_finished_and_never_undone() {
+    let sim = Sim::new();
+    sim.create("db");
+    sim.machines.start(&machine("db")).unwrap();
+    sim.hypervisor.fail_after_next_switch();
+    let error = sim.clone("db", &["copy"]).unwrap_err();
+    assert!(
+        error.hint().unwrap_or_default().contains("the next kvm tool that changes something finishes it")
+    );
+    // What the guest writes to is still there.
+    let stands_on = |name: &str| -> Vec<_> {
+        let disks = sim.definition(name).disks().into_iter();
+        disks.filter_map(|disk| disk.source.path().map(|path| path.to_path_buf())).collect()
+    };
+    let now = stands_on("db");
+    sim.machines.recover().unwrap();
+    assert_eq!(*sim.mended.lock().unwrap(), ["finished what a killed run had begun: clone db to copy"]);
+    assert_eq!(stands_on("db"), now);
+    let set = sim.store.set(&machine("db")).unwrap().unwrap();
+    assert!(set.volumes.iter().all(|volume| now.contains(&volume.path)));
+    assert!(sim.names().contains(&"set copy".to_string()));
+}
+
+#[test]
+fn an_interrupted_rollback_does_not_take_what_a_machine_that_was_started_since_has_written() {
+    let sim = Sim::new();
+    let uuid = sim.create("db").uuid().unwrap();
+    sim.machines.snapshot(&machine("db"), &tag("one")).unwrap();
+    let before = sim.definition("db").to_xml();
+    // It fails, and so does undoing it: as if it had been killed before it touched anything.
+    sim.hypervisor.fail_next(Op::Define);
+    sim.hypervisor.fail_after_next_switch();
+    let back = RollbackRequest { machine: machine("db"), tag: tag("one"), discard_newer: false };
+    sim.machines.rollback(&back).unwrap_err();
+    sim.hypervisor.set_state(uuid, State::Running);
+    sim.machines.recover().unwrap();
+    assert_eq!(sim.definition("db").to_xml(), before);
+    assert_eq!(sim.hypervisor.domain("db").unwrap().unwrap().state, State::Running);
+}
+
+#[test]
+fn a_machine_whose_memory_is_saved_is_not_touched() {
+    let sim = Sim::new();
+    let uuid = sim.create("db").uuid().unwrap();
+    sim.machines.snapshot(&machine("db"), &tag("one")).unwrap();
+    sim.hypervisor.set_saved(uuid, true);
+    let refused = |error: Error| {
+        assert_eq!(error.exit(), Exit::Refused);
+        assert_eq!(error.to_string(), "the memory of db is saved");
+    };
+    refused(sim.clone("db", &["copy"]).unwrap_err());
+    refused(sim.machines.snapshot(&machine("db"), &tag("two")).unwrap_err());
+    refused(sim.machines.set_template(&machine("db"), true).unwrap_err());
+    let back = RollbackRequest { machine: machine("db"), tag: tag("one"), discard_newer: false };
+    refused(sim.machines.rollback(&back).unwrap_err());
+    // A snapshot holds no memory.
+    let from_one =
+        CloneRequest { snapshot: Some(tag("one")), ..CloneRequest::new(machine("db"), [machine("old")]) };
+    sim.machines.clone_machine(&from_one).unwrap();
+}
+
+#[test]
+fn lineage_is_that_of_machines_not_of_names() {
+    let sim = Sim::new();
+    sim.create("template");
+    sim.clone("template", &["web"]).unwrap();
+    sim.delete(&["template"], Clones::Promote).unwrap();
+    sim.create("template");
+    assert_eq!(sim.machines.show(&machine("template")).unwrap().clones, []);
+    sim.delete(&["template"], Clones::Refuse).unwrap();
+}
+
+#[test]
 fn a_plan_says_what_would_be_done_and_does_nothing() {
     let sim = Sim::new();
     sim.create("template");

@@ -32,7 +32,8 @@ pub fn run(args: &Args, ui: &Ui) -> Result<()> {
     generate::run(&generate::Args::check(), ui)?;
     let mut test = shell::cargo(&["test", "--workspace"]);
     if args.full {
-        test.args(["--", "--include-ignored"]);
+        // Every kill point, where the short run samples them.
+        test.env("KLD_FULL", "1").args(["--", "--include-ignored"]);
     }
     shell::watch(ui, test)?;
     lab::test(ui)

@@ -42,6 +42,9 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<()> {
     if context.ui.json {
         return context.ui.json(&serde_json::json!({"version": 1, "delete": report}));
     }
-    report.promoted.iter().try_for_each(|name| context.ui.line(format!("{name} stands alone")))?;
+    report
+        .promoted
+        .iter()
+        .try_for_each(|name| context.ui.line(format!("{name} stands without its origin")))?;
     report.deleted.iter().try_for_each(|name| context.ui.line(format!("{name} deleted")))
 }

@@ -87,6 +87,7 @@ pub fn state(report: &MachineReport) -> String {
     match (report.state, report.template) {
         (None, _) => "no domain".to_string(),
         (Some(State::Off), true) => "template".to_string(),
+        (Some(State::Off), false) if report.saved => "saved".to_string(),
         (Some(state), _) => state.to_string(),
     }
 }

@@ -60,6 +60,10 @@ pub struct DomainRecord {
     pub state: State,
     /// False for a transient domain, which is gone when it stops.
     pub persistent: bool,
+    /// True for one that is off and whose memory was saved: its next start goes on from there, on the disks that it
+    /// had.
+    #[serde(default)]
+    pub saved: bool,
     /// The definition that its next start uses, in libvirt's XML.
     pub definition: String,
 }
@@ -88,6 +92,11 @@ pub struct HypervisorCapabilities {
 pub trait Hypervisor: Send + Sync {
     /// The name under which it is chosen.
     fn name(&self) -> &'static str;
+    /// Which one of its kind it is, such as a connection's URI: the journal notes it, so that what was begun with one
+    /// is not undone or finished with another.
+    fn place(&self) -> String {
+        self.name().to_string()
+    }
     /// What it can do here.
     fn capabilities(&self) -> HypervisorCapabilities;
     /// Whether it can serve on this host.

@@ -48,6 +48,7 @@ struct Inside {
     agent: bool,
     obedient: bool,
     live_switch: bool,
+    fail_after_switch: bool,
 }
 
 impl Default for SimHypervisor {
@@ -61,6 +62,7 @@ impl SimHypervisor {
     pub fn new() -> Self {
         SimHypervisor {
             inside: Mutex::new(Inside {
+                fail_after_switch: false,
                 domains: BTreeMap::new(),
                 networks: BTreeMap::from([("default".to_string(), true)]),
                 addresses: BTreeMap::new(),
@@ -104,6 +106,18 @@ impl SimHypervisor {
     /// Says which addresses a guest has while it is active.
     pub fn set_addresses(&self, uuid: Uuid, addresses: Vec<Address>) {
         self.inside().addresses.insert(uuid, addresses);
+    }
+
+    /// The next switch of disks is done and then answered with an error, as when the daemon goes away in between.
+    pub fn fail_after_next_switch(&self) {
+        self.inside().fail_after_switch = true;
+    }
+
+    /// Saves the memory of a domain that is off, or forgets it.
+    pub fn set_saved(&self, uuid: Uuid, saved: bool) {
+        if let Some(domain) = self.inside().domains.get_mut(&uuid) {
+            domain.saved = saved;
+        }
     }
 
     /// Puts a domain into a state, as somebody else might have.
@@ -186,8 +200,14 @@ impl Hypervisor for SimHypervisor {
         {
             return Err(bad(format!("'{}' has the UUID {}", other.name, other.uuid)));
         }
-        let new =
-            DomainRecord { name, uuid, state: State::Off, persistent: true, definition: definition.clone() };
+        let new = DomainRecord {
+            name,
+            uuid,
+            state: State::Off,
+            persistent: true,
+            saved: false,
+            definition: definition.clone(),
+        };
         let domain = inside.domains.entry(uuid).or_insert(new);
         (domain.definition, domain.persistent) = (definition, true);
         Ok(uuid)
@@ -244,6 +264,9 @@ impl Hypervisor for SimHypervisor {
                 .ok_or_else(|| Error::failed(&what, format!("it has no disk '{target}'")))
         });
         domain.definition = switched?;
+        if std::mem::take(&mut inside.fail_after_switch) {
+            return Err(Error::failed(what, "the connection was lost"));
+        }
         Ok(match (running, agent) {
             (false, _) => Consistency::Stopped,
             (true, true) => Consistency::Frozen,

@@ -173,6 +173,9 @@ pub struct StoreChange {
     pub sets: Vec<Set>,
     /// Volumes of existing machines that move.
     pub repoints: Vec<Repoint>,
+    /// Files that the commit may remove or rewrite, unless something else that the store knows of needs them.
+    #[serde(default)]
+    pub frees: Vec<PathBuf>,
     /// The store's own notes.
     pub inner: serde_json::Value,
 }
@@ -264,6 +267,10 @@ pub trait VolumeStore: Send + Sync {
     /// A set for a machine whose disks were made by other means. Nothing is written until a change is committed.
     /// An error where the store cannot serve these disks.
     fn adopt(&self, name: &MachineName, machine: Uuid, volumes: Vec<Volume>) -> Result<Set>;
+    /// Whether somebody has a volume open, as far as the store can tell: a machine, or another program.
+    fn in_use(&self, _volume: &Volume) -> Result<bool> {
+        Ok(false)
+    }
     /// The sets that stand on this one: its clones, not theirs.
     fn clones(&self, set: &Set) -> Result<Vec<MachineName>>;
     /// Makes sure that a machine which is started now finds its volumes, and no others.

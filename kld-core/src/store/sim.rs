@@ -306,6 +306,7 @@ impl<'a> Draft<'a> {
             steps: self.plan.steps,
             sets: self.sets,
             repoints: self.repoints,
+            frees: Vec::new(),
             inner,
         })
     }

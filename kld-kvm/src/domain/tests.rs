@@ -889,6 +889,7 @@ fn through_libvirt(xml: &str) -> Option<String> {
     // All connections of one process see the same domains.
     static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
     let _turn = ONE_AT_A_TIME.lock().unwrap();
+    crate::libvirt::lazy::load().unwrap();
     let libvirt = virt::connect::Connect::open(Some("test:///default")).unwrap();
     let domain = virt::domain::Domain::define_xml(&libvirt, xml).ok()?;
     let read = domain.get_xml_desc(virt::sys::VIR_DOMAIN_XML_INACTIVE).unwrap();

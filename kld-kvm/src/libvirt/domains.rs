@@ -49,11 +49,13 @@ pub(super) fn found(lookup: Result<Domain, VirtError>, name: &str) -> Result<Opt
 
 fn record(domain: &Domain, persistent: bool) -> Result<DomainRecord, VirtError> {
     let (code, reason) = domain.get_state()?;
+    let state = state(code, reason);
     Ok(DomainRecord {
         name: domain.get_name()?,
         uuid: domain.get_uuid()?,
-        state: state(code, reason),
+        state,
         persistent,
+        saved: !state.is_active() && domain.has_managed_save(0)?,
         definition: domain.get_xml_desc(INACTIVE)?,
     })
 }

@@ -126,6 +126,10 @@ impl Hypervisor for Libvirt {
         "libvirt"
     }
 
+    fn place(&self) -> String {
+        self.uri.clone()
+    }
+
     fn capabilities(&self) -> HypervisorCapabilities {
         HypervisorCapabilities { live_switch: true, hardware: self.guest_kind() == "kvm" }
     }
@@ -182,7 +186,7 @@ impl Hypervisor for Libvirt {
     }
 
     fn thaw(&self, uuid: Uuid) -> Result<()> {
-        switch::thaw(self, uuid)
+        switch::thaw_guest(self, uuid)
     }
 
     fn network(&self, name: &str) -> Result<Option<bool>> {

@@ -1,6 +1,7 @@
 //! Switching disks to overlays that were prepared beside them.
 
 use std::ffi::CString;
+use std::path::Path;
 
 use kld_core::store::{Consistency, Repoint, VolumeFormat};
 use kld_core::{Error, Result};
@@ -12,6 +13,7 @@ use virt_sys as sys;
 use super::{DEED, Libvirt, domains, life, no_machine};
 use crate::domain::Definition;
 use crate::domain::xml::{Document, Element};
+use crate::image;
 
 /// How long the guest's agent may take to freeze its file systems.
 const FREEZING: i32 = 20;
@@ -45,22 +47,89 @@ impl Found {
 
 pub(super) fn switch(libvirt: &Libvirt, uuid: Uuid, repoints: &[Repoint]) -> Result<Consistency> {
     let find = || libvirt.on(uuid, "look at", libvirt.timeout, Found::at)?.ok_or_else(|| no_machine(uuid));
-    let found = find()?;
-    let Some(live) = found.live else {
+    let mut found = find()?;
+    if found.live.is_none() {
         redefine(libvirt, found.next.as_deref(), repoints)?;
-        return Ok(Consistency::Stopped);
-    };
-    let Some(request) = request(&Definition::parse(&live)?, repoints)? else {
+        // Whoever started it before that definition counted runs it on the old files.
+        found = find()?;
+    }
+    let Some(live) = found.live else { return Ok(Consistency::Stopped) };
+    let live = Definition::parse(&live)?;
+    let Some(request) = request(&live, repoints)? else {
         redefine(libvirt, found.next.as_deref(), repoints)?;
         // An earlier call switched them; whether the guest was frozen then is not known here.
         return Ok(Consistency::CrashConsistent);
     };
-    let consistency = snapshot(libvirt, uuid, &request)?.ok_or_else(|| {
-        Error::failed(format!("cannot switch the disks of {}", found.name), "it went away meanwhile")
-    })?;
+    check_backing(&live, repoints)?;
+    let gone =
+        || Error::failed(format!("cannot switch the disks of {}", found.name), "it went away meanwhile");
+    let consistency = match snapshot(libvirt, uuid, &request, Freeze::WhereItCan)? {
+        Some(Snap::Taken(consistency)) => consistency,
+        None => return Err(gone()),
+        // The agent failed: at freezing, and nothing happened, or at thawing, when all is switched already.
+        Some(Snap::AgentFailed) => {
+            let live = find()?.live.ok_or_else(gone)?;
+            match self::request(&Definition::parse(&live)?, repoints)? {
+                None => {
+                    libvirt.on(uuid, "thaw", libvirt.timeout, thaw)?;
+                    Consistency::Frozen
+                }
+                Some(request) => match snapshot(libvirt, uuid, &request, Freeze::Never)? {
+                    Some(Snap::Taken(consistency)) => consistency,
+                    _ => return Err(gone()),
+                },
+            }
+        }
+    };
     // libvirt moves the inactive definition along, where that named the same files as the running one.
     redefine(libvirt, find()?.next.as_deref(), repoints)?;
     Ok(consistency)
+}
+
+/// Whether the guest's agent is asked to freeze its file systems.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Freeze {
+    WhereItCan,
+    Never,
+}
+
+/// What came of a snapshot.
+enum Snap {
+    Taken(Consistency),
+    /// With a freeze; what happened must be looked at.
+    AgentFailed,
+}
+
+/// Refuses where an overlay stands on another file than the guest writes now: the definition of the next start was
+/// changed while it ran, and the plan was made from that.
+fn check_backing(live: &Definition, repoints: &[Repoint]) -> Result<()> {
+    for disk in live.disks() {
+        let Some(runs_on) = disk.source.path() else { continue };
+        let Some(to) = repoints.iter().find(|to| to.volume.name == disk.target) else { continue };
+        if runs_on == to.volume.path || to.volume.format != VolumeFormat::Qcow2 {
+            continue;
+        }
+        let image = image::inspect(&to.volume.path)?;
+        let stands_on = image.header().and_then(|header| header.backing_file.as_deref()).map(Path::new);
+        if stands_on != Some(runs_on) {
+            let next = stands_on.map_or_else(|| "nothing".to_string(), |path| path.display().to_string());
+            return Err(Error::refused(format!(
+                "the disk {} of {} runs on {}, and its next start would use {next}",
+                disk.target,
+                live.name(),
+                runs_on.display()
+            ))
+            .with_hint("restart the machine first, so that both are one"));
+        }
+    }
+    Ok(())
+}
+
+/// Lets the guest's file systems go on, where its agent can.
+fn thaw(domain: &Domain) -> Result<(), VirtError> {
+    // SAFETY: the domain is alive; no mountpoints means all.
+    unsafe { sys::virDomainFSThaw(domain.as_ptr(), std::ptr::null_mut(), 0, 0) };
+    Ok(())
 }
 
 /// The snapshot to ask for; `None` where every disk stands where it should.
@@ -109,7 +178,7 @@ fn utf8(volume: &kld_core::store::Volume) -> Result<&str> {
 }
 
 /// Frozen by the guest's agent where that answers and can, otherwise as after a power cut.
-fn snapshot(libvirt: &Libvirt, uuid: Uuid, request: &str) -> Result<Option<Consistency>> {
+fn snapshot(libvirt: &Libvirt, uuid: Uuid, request: &str, freeze: Freeze) -> Result<Option<Snap>> {
     let request = CString::new(request)
         .map_err(|_| Error::usage("a path of the machine's disks contains a zero byte".to_string()))?;
     libvirt.on(uuid, "switch the disks of", libvirt.timeout + DEED, move |domain| {
@@ -123,12 +192,11 @@ fn snapshot(libvirt: &Libvirt, uuid: Uuid, request: &str) -> Result<Option<Consi
             unsafe { sys::virDomainSnapshotFree(made) };
             Ok(())
         };
-        if life::agent_answers(domain)
-            && frozen(domain, || take(FLAGS | sys::VIR_DOMAIN_SNAPSHOT_CREATE_QUIESCE)).is_ok()
-        {
-            return Ok(Consistency::Frozen);
+        if freeze == Freeze::WhereItCan && life::agent_answers(domain) {
+            let taken = frozen(domain, || take(FLAGS | sys::VIR_DOMAIN_SNAPSHOT_CREATE_QUIESCE));
+            return Ok(taken.map_or(Snap::AgentFailed, |()| Snap::Taken(Consistency::Frozen)));
         }
-        take(FLAGS).map(|()| Consistency::CrashConsistent)
+        take(FLAGS).map(|()| Snap::Taken(Consistency::CrashConsistent))
     })
 }
 
@@ -154,15 +222,22 @@ pub(super) fn while_frozen(
         }
         // SAFETY: the domain is alive; no list of mount points means all of them.
         let freeze = || unsafe { sys::virDomainFSFreeze(domain.as_ptr(), std::ptr::null_mut(), 0, 0) };
-        let answers = life::agent_answers(domain) && frozen(domain, freeze) >= 0;
-        Ok(if answers { Consistency::Frozen } else { Consistency::CrashConsistent })
+        if !life::agent_answers(domain) {
+            return Ok(Consistency::CrashConsistent);
+        }
+        if frozen(domain, freeze) >= 0 {
+            return Ok(Consistency::Frozen);
+        }
+        // It may have frozen some of them.
+        frozen(domain, || thaw(domain))?;
+        Ok(Consistency::CrashConsistent)
     };
     let limit = libvirt.timeout + DEED;
     let before = libvirt.on(uuid, "freeze", limit, freeze)?.unwrap_or(Consistency::Stopped);
     let done = deed();
     if before == Consistency::Frozen {
         // A guest that could not be thawed may have thawed by itself, and then something was written meanwhile.
-        let thawed = thaw(libvirt, uuid);
+        let thawed = thaw_guest(libvirt, uuid);
         return done.map(|()| if thawed.is_ok() { before } else { Consistency::CrashConsistent });
     }
     done?;
@@ -171,7 +246,7 @@ pub(super) fn while_frozen(
 }
 
 /// Lets a guest go on. One whose agent does not answer, or that is not frozen, is left.
-pub(super) fn thaw(libvirt: &Libvirt, uuid: Uuid) -> Result<()> {
+pub(super) fn thaw_guest(libvirt: &Libvirt, uuid: Uuid) -> Result<()> {
     let thaw = |domain: &Domain| {
         if !domain.is_active()? || !life::agent_answers(domain) {
             return Ok(0);

@@ -98,6 +98,9 @@ impl Machines {
         let source = self.find(&request.source)?;
         request.names.iter().try_for_each(|name| self.check_free(name))?;
         let (definition, nvram, consistency) = origin(&source, request)?;
+        if request.snapshot.is_none() {
+            self.check_not_in_use(&source)?;
+        }
         let clones: Vec<NewClone> = request
             .names
             .iter()
@@ -166,6 +169,7 @@ fn origin(
             return Err(Error::refused(format!("{} cannot be cloned: {}", source.name, shared.join("; ")))
                 .with_hint("detach what cannot be copied, or make it read-only, and clone again"));
         }
+        source.check_not_saved()?;
         let consistency = match source.record.state {
             State::Off | State::Crashed => Consistency::Stopped,
             _ => Consistency::CrashConsistent,

@@ -1,5 +1,7 @@
 //! Deleting: everything that a machine took is freed, and nothing else.
 
+use std::collections::BTreeSet;
+
 use kld_core::lock::Lock;
 use kld_core::store::Set;
 use kld_core::{Error, MachineName, Plan, Result};
@@ -7,7 +9,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::work::{Undefine, Work};
-use super::{Machines, add_store_steps};
+use super::{Machines, add_store_steps, renamed};
 
 /// What is to happen to the clones of a machine that is deleted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -66,10 +68,17 @@ impl Machines {
     /// [`Error::Refused`], before anything is touched, where one runs or has clones and the request does not say what
     /// to do about it.
     pub fn delete(&self, request: &DeleteRequest) -> Result<DeleteReport> {
-        let mut locks = self.lock(&request.names, &[])?;
-        let victims = self.victims(request)?;
-        let further = victims.iter().map(|victim| &victim.name).filter(|name| !request.names.contains(name));
-        locks.extend(Lock::take_all(&self.state_dir, further, &self.tool, std::time::Duration::ZERO)?);
+        let mut wanted: BTreeSet<MachineName> = request.names.iter().cloned().collect();
+        // Who stands on them is known only under their locks, and must be locked, and mended, too.
+        let (_locks, victims) = loop {
+            let locks = self.lock(&wanted.iter().cloned().collect::<Vec<_>>(), &[])?;
+            let victims = self.victims(request)?;
+            let known = wanted.len();
+            wanted.extend(victims.iter().map(|victim| victim.name.clone()));
+            if wanted.len() == known {
+                break (locks, victims);
+            }
+        };
         self.let_stand(&victims)?;
         let work = victims.iter().map(|victim| self.work_of(victim, request.force)).collect::<Result<_>>()?;
         let names: Vec<MachineName> = victims.iter().map(|victim| victim.name.clone()).collect();
@@ -103,7 +112,15 @@ impl Machines {
                 let machine = self.assemble(name, record)?;
                 (Some(machine.record.uuid), Some(machine.set))
             }
-            None => (None, self.store.set(name)?),
+            None => {
+                let set = self.store.set(name)?;
+                let uuid = set.as_ref().map(|set| set.machine);
+                let domain = uuid.map(|uuid| self.hypervisor.domain_by_uuid(uuid)).transpose()?.flatten();
+                if let Some(is) = domain.and_then(|domain| MachineName::parse(&domain.name).ok()) {
+                    return Err(renamed(name, &is));
+                }
+                (None, set)
+            }
         };
         let clones = match &set {
             Some(set) => self.store.clones(set)?,
@@ -152,8 +169,10 @@ impl Machines {
 
     fn work_of(&self, victim: &Victim, force: bool) -> Result<Work> {
         let set = victim.set.as_ref().ok_or_else(|| self.no_such(&victim.name))?;
+        let change = self.store.plan_delete(set)?;
+        self.check_nobody_else_needs(&change)?;
         let undefine = victim.domain.map(|uuid| Undefine { uuid, force }).into_iter().collect();
-        Ok(Work { undefine, ..Work::new(self.store.plan_delete(set)?) })
+        Ok(Work { undefine, ..Work::new(change) })
     }
 
     /// Makes a clone stand alone.

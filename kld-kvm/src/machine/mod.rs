@@ -20,13 +20,15 @@ use std::time::Duration;
 
 use kld_core::hypervisor::{DomainRecord, Hypervisor};
 use kld_core::lock::Lock;
-use kld_core::store::{Set, Volume, VolumeFormat, VolumeStore};
+use kld_core::store::{Set, StoreChange, Volume, VolumeFormat, VolumeStore};
 use kld_core::timing::phase;
+use kld_core::ui::printable;
 use kld_core::{ByteSize, Error, MachineName, Plan, Result};
 
 use uuid::Uuid;
 
 use crate::domain::{Definition, Device, Source};
+use crate::image;
 
 pub use clone::{CloneReport, CloneRequest, Cloned};
 pub use create::{CreateRequest, Created, DiskRequest, FirmwareRequest, NetworkRequest};
@@ -126,8 +128,60 @@ impl Machines {
         let volumes = volumes_of(definition);
         match recorded {
             Some(set) if set.machine == uuid && same_places(&set.volumes, &volumes) => Ok(set),
-            _ => self.store.adopt(name, uuid, volumes),
+            Some(_) => self.store.adopt(name, uuid, volumes),
+            None => match self.store.sets()?.into_iter().find(|set| set.machine == uuid) {
+                Some(set) => Err(renamed(&set.name, name)),
+                None => self.store.adopt(name, uuid, volumes),
+            },
         }
+    }
+
+    /// Refuses where a machine that is off has a disk that somebody writes to: `qemu-nbd`, `guestfish`, another machine.
+    fn check_not_in_use(&self, machine: &Machine) -> Result<()> {
+        if machine.record.state.is_active() {
+            return Ok(());
+        }
+        for volume in &machine.set.volumes {
+            if self.store.in_use(volume)? {
+                let what = format!("the disk {} of {} is open in another program", volume.name, machine.name);
+                return Err(
+                    Error::busy(what).with_hint(format!("close {} there first", volume.path.display()))
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses where a machine that kld has no record of stands on files that the change may remove or rewrite: one
+    /// that is off holds no lock on them.
+    fn check_nobody_else_needs(&self, change: &StoreChange) -> Result<()> {
+        if change.frees.is_empty() {
+            return Ok(());
+        }
+        let recorded: BTreeSet<Uuid> = self.store.sets()?.into_iter().map(|set| set.machine).collect();
+        for domain in self.hypervisor.domains()?.into_iter().filter(|domain| !recorded.contains(&domain.uuid))
+        {
+            let Ok(definition) = Definition::parse(&domain.definition) else { continue };
+            for volume in volumes_of(&definition) {
+                let format = match volume.format {
+                    VolumeFormat::Qcow2 => image::DiskFormat::Qcow2,
+                    VolumeFormat::Raw | VolumeFormat::Block => image::DiskFormat::Raw,
+                };
+                // A chain that cannot be read cannot be started from either.
+                let chain = image::chain_as(&volume.path, format).unwrap_or_default();
+                if let Some(needed) = chain.iter().find(|image| change.frees.contains(&image.path)) {
+                    return Err(Error::refused(format!(
+                        "the machine {}, which kld did not make, stands on {}",
+                        printable(&domain.name),
+                        needed.path.display()
+                    ))
+                    .with_hint(
+                        "delete that machine first, or make its disk stand alone (qemu-img rebase -b '')",
+                    ));
+                }
+            }
+        }
+        Ok(())
     }
 
     fn no_such(&self, name: &MachineName) -> Error {
@@ -194,6 +248,24 @@ fn same_places(recorded: &[Volume], defined: &[Volume]) -> bool {
         volumes.iter().map(|volume| (volume.name.clone(), volume.path.clone())).collect()
     };
     places(recorded) == places(defined)
+}
+
+impl Machine {
+    /// Refuses where the machine's memory was saved: its next start would go on with it on disks that have changed.
+    fn check_not_saved(&self) -> Result<()> {
+        match self.record.saved {
+            true => Err(Error::refused(format!("the memory of {} is saved", self.name)).with_hint(format!(
+                "start it and shut it down, or give the saved memory up: virsh managedsave-remove {}",
+                self.name
+            ))),
+            false => Ok(()),
+        }
+    }
+}
+
+fn renamed(was: &MachineName, is: &MachineName) -> Error {
+    Error::refused(format!("{is} was called {was} when kld made its record, and was renamed by another tool"))
+        .with_hint(format!("give it its name back: virsh domrename {is} {was}"))
 }
 
 /// Where a set keeps its UEFI variables.

@@ -1,6 +1,6 @@
 //! What is known about machines, for people and programs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use kld_core::hypervisor::{Address, DomainRecord, State};
@@ -21,6 +21,8 @@ pub struct MachineReport {
     pub uuid: Uuid,
     /// What it is doing; `None` where only its volumes are there, and no domain.
     pub state: Option<State>,
+    /// True where it is off and its memory was saved: its next start goes on from there.
+    pub saved: bool,
     /// True for a template.
     pub template: bool,
     /// `kvm`, or `qemu` for software emulation.
@@ -94,10 +96,14 @@ impl Machines {
         let mut sets: BTreeMap<String, Set> =
             sets.into_iter().map(|set| (set.name.to_string(), set)).collect();
         let mut reports = Vec::new();
+        let mut seen = BTreeSet::new();
         for record in self.hypervisor.domains()? {
             let set = sets.remove(&record.name);
+            seen.insert(record.uuid);
             reports.push(self.report(record, set, &family));
         }
+        // The set of a renamed machine is told of with the machine.
+        sets.retain(|_, set| !seen.contains(&set.machine));
         reports.extend(sets.into_values().map(|set| without_domain(set, &family)));
         self.add_space(&mut reports);
         let mut reports: Vec<MachineReport> = reports.into_iter().map(|(report, _)| report).collect();
@@ -135,6 +141,7 @@ impl Machines {
     ) -> (MachineReport, Option<Set>) {
         let mut report = MachineReport::empty(record.name.clone(), record.uuid);
         report.state = Some(record.state);
+        report.saved = record.saved;
         let definition = match Definition::parse(&record.definition) {
             Ok(definition) => definition,
             Err(error) => {
@@ -180,39 +187,46 @@ impl Machines {
     }
 }
 
-/// Who was cloned from whom, by name.
+/// Who was cloned from whom. Names are used again; UUIDs are not.
 struct Family {
-    parents: BTreeMap<String, String>,
+    /// A machine's name, and the name and the UUID of what it was cloned from.
+    members: BTreeMap<Uuid, (MachineName, Option<(MachineName, Uuid)>)>,
 }
 
 impl Family {
     fn of(sets: &[Set]) -> Self {
-        let parent = |set: &Set| Some((set.name.to_string(), set.origin.as_ref()?.name.to_string()));
-        Family { parents: sets.iter().filter_map(parent).collect() }
+        let parent = |set: &Set| set.origin.as_ref().map(|origin| (origin.name.clone(), origin.machine));
+        Family { members: sets.iter().map(|set| (set.machine, (set.name.clone(), parent(set)))).collect() }
     }
 
-    /// The names that a machine descends from, nearest first; a circle (names used again) ends it.
-    fn lineage(&self, name: &str) -> Vec<String> {
-        let mut line: Vec<String> = Vec::new();
-        let mut at = name;
-        while let Some(parent) =
-            self.parents.get(at).filter(|parent| *parent != name && !line.contains(parent))
-        {
-            line.push(parent.clone());
-            at = parent;
+    /// The names that a machine descends from, nearest first; a circle ends it.
+    fn lineage(&self, machine: Uuid) -> Vec<String> {
+        let mut line: Vec<(Uuid, String)> = Vec::new();
+        let mut at = machine;
+        while let Some((_, Some((name, parent)))) = self.members.get(&at) {
+            if *parent == machine || line.iter().any(|(known, _)| known == parent) {
+                break;
+            }
+            line.push((*parent, name.to_string()));
+            at = *parent;
         }
-        line
+        line.into_iter().map(|(_, name)| name).collect()
     }
 
-    fn clones(&self, name: &str) -> Vec<MachineName> {
-        let clones = self.parents.iter().filter(|(_, parent)| *parent == name);
-        clones.filter_map(|(clone, _)| MachineName::parse(clone).ok()).collect()
+    fn clones(&self, machine: Uuid) -> Vec<MachineName> {
+        let members = self.members.values();
+        let is_clone =
+            |origin: &Option<(MachineName, Uuid)>| origin.as_ref().is_some_and(|(_, of)| *of == machine);
+        let mut clones: Vec<_> =
+            members.filter(|(_, origin)| is_clone(origin)).map(|(name, _)| name.clone()).collect();
+        clones.sort();
+        clones
     }
 }
 
 fn without_domain(set: Set, family: &Family) -> (MachineReport, Option<Set>) {
     let mut report = MachineReport::empty(set.name.to_string(), set.machine);
-    report.problems.push("its domain is gone: kvm-delete frees its volumes".to_string());
+    report.problems.push("there is no domain of this name: kvm-delete frees its volumes".to_string());
     report.add_set(&set, family);
     (report, Some(set))
 }
@@ -220,8 +234,8 @@ fn without_domain(set: Set, family: &Family) -> (MachineReport, Option<Set>) {
 impl MachineReport {
     fn add_set(&mut self, set: &Set, family: &Family) {
         self.store = Some(set.store.clone());
-        self.lineage = family.lineage(&self.name);
-        self.clones = family.clones(&self.name);
+        self.lineage = family.lineage(self.uuid);
+        self.clones = family.clones(self.uuid);
         let snapshots = set.snapshots.iter();
         self.snapshots = snapshots
             .map(|one| SnapshotReport {
@@ -237,6 +251,7 @@ impl MachineReport {
             name,
             uuid,
             state: None,
+            saved: false,
             template: false,
             kind: String::new(),
             cpus: 0,

@@ -79,6 +79,8 @@ impl Machines {
             ))
             .with_hint("detach what cannot be snapshot, and try again"));
         }
+        machine.check_not_saved()?;
+        self.check_not_in_use(&machine)?;
         let consistency = match machine.record.state {
             State::Off | State::Crashed => Consistency::Stopped,
             _ => Consistency::CrashConsistent,
@@ -126,6 +128,8 @@ impl Machines {
             return Err(Error::refused(format!("{name} is {}", machine.record.state))
                 .with_hint(format!("stop it first: kvm-stop {name}")));
         }
+        machine.check_not_saved()?;
+        self.check_not_in_use(&machine)?;
         let newer: Vec<SnapshotTag> = machine.set.snapshots.iter().rev().map(|one| one.tag.clone()).collect();
         let newer: Vec<SnapshotTag> = newer.into_iter().take_while(|one| one != tag).collect();
         if !newer.is_empty() && !discard_newer {
@@ -143,6 +147,7 @@ impl Machines {
             return Err(Error::refused(lost + &kept).with_hint("add -r (--discard-newer) to give them up"));
         }
         let change = self.store.plan_rollback(&machine.set, tag)?;
+        self.check_nobody_else_needs(&change)?;
         let mut plan = Plan::new(format!("roll {name} back to {tag}"));
         for tag in &newer {
             plan.step("discard", tag, "newer snapshot");
@@ -181,6 +186,7 @@ impl Machines {
         let machine = self.find(name)?;
         find_snapshot(&machine, tag)?;
         let change = self.store.plan_drop_snapshot(&machine.set, tag)?;
+        self.check_nobody_else_needs(&change)?;
         let mut plan = Plan::new(format!("delete the snapshot {tag} of {name}"));
         add_store_steps(&mut plan, &change);
         Ok((plan, Work::new(change)))

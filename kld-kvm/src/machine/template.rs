@@ -35,6 +35,7 @@ impl Machines {
             return Err(Error::refused(format!("{name} is {}, and a template is not", machine.record.state))
                 .with_hint(format!("stop it first: kvm-stop {name}")));
         }
+        machine.check_not_saved()?;
         machine.definition.set_template(template);
         self.hypervisor.define(&machine.definition.to_xml())?;
         Ok(Change::Changed(()))

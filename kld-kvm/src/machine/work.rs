@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use kld_core::hypervisor::DomainRecord;
 use kld_core::journal::{Journal, Open, Phase};
 use kld_core::lock::Lock;
 use kld_core::probe::Verdict;
@@ -20,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::Machines;
+use crate::domain::{Definition, Disk};
 
 /// The largest file of UEFI variables that is restored.
 const LARGEST_NVRAM: u64 = 64 << 20;
@@ -41,6 +43,8 @@ pub(super) struct Work {
     pub undefine: Vec<Undefine>,
     /// The snapshot whose consistency is known only when the disks have been switched.
     pub snapshot: Option<SnapshotTag>,
+    /// The hypervisor that it is about; see [`kld_core::hypervisor::Hypervisor::place`].
+    pub place: String,
 }
 
 /// A domain to be made.
@@ -81,6 +85,21 @@ impl std::fmt::Display for Recovered {
 }
 
 impl Work {
+    /// The machines that were there before and whose disks move.
+    fn existing(&self) -> Result<Vec<Uuid>> {
+        let redefined = self.redefine.iter().map(|text| Ok(Definition::parse(text)?.uuid()));
+        let redefined: Vec<Option<Uuid>> = redefined.collect::<Result<_>>()?;
+        Ok(self.switch.into_iter().chain(redefined.into_iter().flatten()).collect())
+    }
+
+    /// Whether a domain's definition names one of the volumes that machines move to.
+    fn stands_on_new(&self, domain: &DomainRecord) -> Result<bool> {
+        let disks = Definition::parse(&domain.definition)?.disks();
+        let new =
+            |disk: &Disk| self.change.repoints.iter().any(|to| disk.source.path() == Some(&to.volume.path));
+        Ok(disks.iter().any(new))
+    }
+
     /// Work that is only the store's.
     pub(super) fn new(change: StoreChange) -> Self {
         Work {
@@ -91,6 +110,7 @@ impl Work {
             restore: Vec::new(),
             undefine: Vec::new(),
             snapshot: None,
+            place: String::new(),
         }
     }
 }
@@ -106,8 +126,8 @@ impl Machines {
         work: Work,
         files: &[StateFile],
     ) -> Result<Option<Consistency>> {
-        let mut entry =
-            phase("journal", || self.journal().begin(title, machines, Phase::Staging, vec![work]))?;
+        let work = vec![Work { place: self.hypervisor.place(), ..work }];
+        let mut entry = phase("journal", || self.journal().begin(title, machines, Phase::Staging, work))?;
         let staged = self
             .stage(&entry.entry().work[0], files)
             .and_then(|reached| phase("journal", || entry.decide()).map(|()| reached));
@@ -116,7 +136,7 @@ impl Machines {
             Err(error) => return Err(self.back_out(entry, error)),
         };
         let mut touched = false;
-        match self.finish(&entry.entry().work, reached, &mut touched) {
+        match self.finish(&entry.entry().work, &mut touched, Run::First(reached)) {
             Ok(consistency) => entry.close().map(|()| consistency),
             Err(error) if !touched => Err(self.back_out(entry, error)),
             Err(error) => Err(unfinished(error, title)),
@@ -134,9 +154,11 @@ impl Machines {
                 None => error,
             });
         }
+        let place = self.hypervisor.place();
+        let work: Vec<Work> = work.into_iter().map(|work| Work { place: place.clone(), ..work }).collect();
         let entry = self.journal().begin(title, machines, Phase::Decided, work)?;
         let mut touched = false;
-        match self.finish(&entry.entry().work, None, &mut touched) {
+        match self.finish(&entry.entry().work, &mut touched, Run::First(None)) {
             Ok(_) => entry.close(),
             // Looked at, and left as it was. Any other failure may have come half-way through the store's part.
             Err(error @ Error::Refused { .. }) if !touched => entry.close().and(Err(error)),
@@ -178,16 +200,26 @@ impl Machines {
 
     fn mend(&self, open: Open<Vec<Work>>) -> Result<Recovered> {
         let entry = open.entry();
+        let elsewhere = entry.work.iter().find(|work| work.place != self.hypervisor.place());
+        if let Some(work) = elsewhere {
+            let cause = format!("it is about the machines at {}", work.place);
+            return Err(Error::failed(
+                format!("cannot mend what a killed run had begun ({})", entry.title),
+                cause,
+            )
+            .with_hint(format!("run a tool with --set libvirt-uri='{}'", work.place)));
+        }
         let recovered = Recovered { title: entry.title.clone(), finished: entry.phase == Phase::Decided };
         let mut touched = false;
         let outcome = match entry.phase {
             Phase::Staging => self.undo(&entry.work),
-            Phase::Decided => self.finish(&entry.work, None, &mut touched).map(drop),
+            Phase::Decided => self.finish(&entry.work, &mut touched, Run::Recovery).map(drop),
         };
         match outcome {
             Ok(()) => open.close().map(|()| recovered),
-            // The machine to be deleted was started since: whoever did that wants it.
-            Err(Error::Refused { .. }) if !touched => {
+            // The machine was started since, as it was: whoever did that wants it so.
+            Err(Error::Refused { .. }) if recovered.finished && !touched => {
+                self.undo(&open.entry().work)?;
                 open.close().map(|()| Recovered { finished: false, ..recovered })
             }
             Err(error) => {
@@ -248,6 +280,7 @@ impl Machines {
             }
         }
         work.iter().rev().try_for_each(|work| {
+            // A run that was killed while the disks were snapshot where they stand has left the guest frozen.
             if let Some(uuid) = work.switch.filter(|_| work.change.repoints.is_empty()) {
                 self.hypervisor.thaw(uuid)?;
             }
@@ -256,8 +289,17 @@ impl Machines {
         })
     }
 
-    /// Undoes what was staged; the error to report is the one that led here.
-    fn back_out(&self, entry: Open<Vec<Work>>, error: Error) -> Error {
+    /// Undoes what was staged, after a failure; the error to report is the one that led here. Where it cannot be
+    /// told that nothing moved, nothing is undone: the entry stays, and the next run finishes it.
+    fn back_out(&self, mut entry: Open<Vec<Work>>, error: Error) -> Error {
+        let title = entry.entry().title.clone();
+        if entry.entry().phase == Phase::Decided {
+            // The journal goes back first: killed from here on, the next run must not finish what is half undone.
+            if let Err(second) = self.check_nothing_moved(&entry.entry().work).and_then(|()| entry.undecide())
+            {
+                return unfinished(error.with_hint(second), &title);
+            }
+        }
         match self.undo(&entry.entry().work).and_then(|()| entry.close()) {
             Ok(()) => error,
             Err(second) => error.with_hint(format!(
@@ -266,49 +308,49 @@ impl Machines {
         }
     }
 
-    /// Finishes all work. Where it fails, `touched` says whether that one which failed is half done: those before it
-    /// are whole, and those after it have not begun.
-    fn finish(
-        &self,
-        work: &[Work],
-        reached: Option<Consistency>,
-        touched: &mut bool,
-    ) -> Result<Option<Consistency>> {
-        let mut consistency = reached;
+    /// An error where a machine already stands on the new volumes: they hold what its guest writes. Also where nobody
+    /// can tell.
+    fn check_nothing_moved(&self, work: &[Work]) -> Result<()> {
         for work in work {
-            *touched = false;
-            consistency = self.finish_one(work, consistency, touched)?;
+            for uuid in work.existing()? {
+                let Some(domain) = self.hypervisor.domain_by_uuid(uuid)? else { continue };
+                if work.stands_on_new(&domain)? {
+                    let name = &domain.name;
+                    return Err(Error::busy(format!("the disks of {name} have moved already")));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(&self, work: &[Work], touched: &mut bool, run: Run) -> Result<Option<Consistency>> {
+        let mut consistency = None;
+        for work in work {
+            consistency = self.finish_one(work, touched, run)?;
         }
         Ok(consistency)
     }
 
-    fn finish_one(
-        &self,
-        work: &Work,
-        mut consistency: Option<Consistency>,
-        touched: &mut bool,
-    ) -> Result<Option<Consistency>> {
+    fn finish_one(&self, work: &Work, touched: &mut bool, run: Run) -> Result<Option<Consistency>> {
         let mut change = work.change.clone();
+        let mut consistency = match run {
+            Run::First(reached) => reached,
+            Run::Recovery => None,
+        };
         if let Some(uuid) = work.switch.filter(|_| !change.repoints.is_empty()) {
             let reached = phase("switch disks", || self.hypervisor.switch_disks(uuid, &change.repoints))?;
             *touched = true;
             consistency = Some(reached);
         }
-        if let (Some(tag), Some(reached)) = (&work.snapshot, consistency) {
+        // A run that takes up another's work does not learn how the disks were switched.
+        if let (Some(tag), Run::First(_), Some(reached)) = (&work.snapshot, run, consistency) {
             let snapshots = change.sets.iter_mut().flat_map(|set| &mut set.snapshots);
-            snapshots
-                .filter(|snapshot| snapshot.tag == *tag)
-                .for_each(|snapshot| snapshot.consistency = reached);
+            let taken = snapshots.filter(|snapshot| snapshot.tag == *tag);
+            taken.for_each(|snapshot| snapshot.consistency = reached);
         }
         for definition in &work.redefine {
-            self.hypervisor.define(definition)?;
+            self.put_back(work, definition)?;
             *touched = true;
-        }
-        for Restore { from, to } in &work.restore {
-            if let Some(bytes) = fsio::read_bytes(from, LARGEST_NVRAM)? {
-                fsio::replace(to, &bytes, 0o600)?;
-                *touched = true;
-            }
         }
         for Undefine { uuid, force } in &work.undefine {
             if let Some(domain) =
@@ -328,6 +370,35 @@ impl Machines {
         phase("commit", || self.store.commit(&change))?;
         Ok(consistency)
     }
+
+    /// Makes a machine that is off what it was: its UEFI variables, then its definition.
+    fn put_back(&self, work: &Work, definition: &str) -> Result<()> {
+        let uuid = Definition::parse(definition)?.uuid();
+        let domain = uuid.map(|uuid| self.hypervisor.domain_by_uuid(uuid)).transpose()?.flatten();
+        if let Some(domain) = domain.filter(|domain| domain.state.is_active()) {
+            // Put back already, and started since.
+            if work.stands_on_new(&domain)? {
+                return Ok(());
+            }
+            return Err(Error::refused(format!("{} is {}", domain.name, domain.state))
+                .with_hint(format!("stop it first: kvm-stop {}", domain.name)));
+        }
+        for Restore { from, to } in &work.restore {
+            if let Some(bytes) = fsio::read_bytes(from, LARGEST_NVRAM)? {
+                fsio::replace(to, &bytes, 0o600)?;
+            }
+        }
+        self.hypervisor.define(definition).map(drop)
+    }
+}
+
+/// Whether work is carried out by the run that planned it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Run {
+    /// With how the disks fit together that were snapshot where they stand.
+    First(Option<Consistency>),
+    /// By a later one.
+    Recovery,
 }
 
 fn unfinished(error: Error, title: &str) -> Error {

@@ -110,7 +110,7 @@ fn remove(layout: &Layout, path: &Path) -> Result<()> {
 
 /// Makes the change's files. See [`kld_core::store::VolumeStore::stage`].
 pub(super) fn stage(layout: &Layout, change: &StoreChange, files: &[StateFile]) -> Result<()> {
-    let work = Work::of(change)?;
+    let work = Work::of(change, layout.root())?;
     if work.make.is_empty() && files.is_empty() {
         return Ok(());
     }
@@ -206,8 +206,14 @@ fn make_state_file(path: &Path, content: &StateContent) -> Result<()> {
 
 /// Removes what was staged. See [`kld_core::store::VolumeStore::revert`].
 pub(super) fn revert(layout: &Layout, change: &StoreChange) -> Result<()> {
-    let work = Work::of(change)?;
+    let work = Work::of(change, layout.root())?;
     if let Some(staged) = Staged::read(layout, &work)? {
+        // Whoever has one open writes into it, and would go on writing into nothing.
+        for file in work.make.iter().filter(|file| file.path.exists()) {
+            if image::in_use(&file.path).map_err(told)? {
+                return Err(Error::busy(format!("{} is open in a running machine", file.path.display())));
+            }
+        }
         // A commit that failed half-way may have written records of new sets.
         for set in change.sets.iter().filter(|set| work.born.contains(&set.name)) {
             remove(layout, &fsio::temporary_beside(&layout.record(&set.name)))?;
@@ -231,7 +237,7 @@ pub(super) fn revert(layout: &Layout, change: &StoreChange) -> Result<()> {
 
 /// Makes the change count. See [`kld_core::store::VolumeStore::commit`].
 pub(super) fn commit(layout: &Layout, change: &StoreChange) -> Result<()> {
-    let work = Work::of(change)?;
+    let work = Work::of(change, layout.root())?;
     if !layout.root().exists() && change.sets.is_empty() {
         return Ok(());
     }

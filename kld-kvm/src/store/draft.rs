@@ -48,7 +48,13 @@ impl Base {
 
 impl<'a> Draft<'a> {
     pub(super) fn new(layout: &'a Layout) -> Self {
-        Draft { layout, work: Work::new(), steps: Vec::new(), repoints: Vec::new(), disks: Vec::new() }
+        Draft {
+            layout,
+            work: Work::new(layout.root()),
+            steps: Vec::new(),
+            repoints: Vec::new(),
+            disks: Vec::new(),
+        }
     }
 
     pub(super) fn step(&mut self, verb: &str, object: impl ToString, detail: impl ToString) {
@@ -261,7 +267,10 @@ impl<'a> Draft<'a> {
 
     pub(super) fn finish(self, sets: Vec<Set>) -> Result<StoreChange> {
         let inner = self.work.to_value()?;
-        Ok(StoreChange { store: NAME.to_string(), steps: self.steps, sets, repoints: self.repoints, inner })
+        let merged = self.work.merge.iter().flat_map(|merge| merge.layers.iter().chain([&merge.child]));
+        let frees = self.work.candidates.iter().chain(merged).cloned().collect();
+        let (store, repoints) = (NAME.to_string(), self.repoints);
+        Ok(StoreChange { store, steps: self.steps, sets, repoints, frees, inner })
     }
 }
 

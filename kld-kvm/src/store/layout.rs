@@ -1,11 +1,9 @@
 use std::fs::File;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Component, Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use kld_core::error::Trying;
 use kld_core::{Error, MachineName, Result, fsio};
-use nix::fcntl::{Flock, FlockArg};
+use nix::fcntl::Flock;
 use uuid::Uuid;
 
 /// Folders can be passed through by everybody and listed by root alone: libvirt's qemu user has to reach a volume
@@ -132,27 +130,10 @@ impl Layout {
     /// Excludes every other commit. Held for a short time only, and released when the value is dropped.
     pub(super) fn lock(&self) -> Result<Flock<File>> {
         let path = self.root.join("lock");
-        let mut file = File::options()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .custom_flags(nix::libc::O_NOFOLLOW)
-            .open(&path)
-            .trying(|| format!("cannot open the lock {}", path.display()))?;
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-                Ok(locked) => return Ok(locked),
-                Err((returned, nix::errno::Errno::EWOULDBLOCK)) => file = returned,
-                Err((_, errno)) => return Err(errno).trying(|| format!("cannot lock {}", path.display())),
-            }
-            if Instant::now() >= deadline {
-                return Err(Error::busy(format!("another kld tool holds the lock {}", path.display()))
-                    .with_hint("wait until it is done, then try again"));
-            }
-            std::thread::sleep(Duration::from_millis(2));
-        }
+        fsio::lock(&path, PATIENCE)?.ok_or_else(|| {
+            Error::busy(format!("another kld tool holds the lock {}", path.display()))
+                .with_hint("wait until it is done, then try again")
+        })
     }
 }
 

@@ -116,6 +116,10 @@ impl VolumeStore for DirStore {
         Ok(self.sets()?.into_iter().filter(stands_on).map(|other| other.name).collect())
     }
 
+    fn in_use(&self, volume: &Volume) -> Result<bool> {
+        crate::image::in_use(&volume.path).map_err(told)
+    }
+
     fn space(&self, set: &Set) -> Result<Space> {
         self.spaces(std::slice::from_ref(set)).map(|spaces| spaces.into_iter().next().unwrap_or_default())
     }

@@ -140,7 +140,7 @@ pub(super) fn clone(
         draft.born(&clone.name)?;
     }
     let from_volumes = match from {
-        Some(tag) => &find_snapshot(source, tag)?.volumes,
+        Some(tag) => &find_whole_snapshot(source, tag)?.volumes,
         None => &source.volumes,
     };
     let mut source_after = source.clone();
@@ -273,7 +273,7 @@ pub(super) fn snapshot(
 /// The set as it was at a snapshot.
 pub(super) fn rollback(layout: &Layout, set: &Set, tag: &SnapshotTag) -> Result<StoreChange> {
     let mut draft = Draft::new(layout);
-    let snapshot = find_snapshot(set, tag)?;
+    let snapshot = find_whole_snapshot(set, tag)?;
     let mut after = set.clone();
     after.volumes.retain(|volume| snapshot.volumes.iter().any(|kept| kept.name == volume.name));
     for volume in &snapshot.volumes {
@@ -360,6 +360,22 @@ fn new_set(layout: &Layout, name: &MachineName, machine: Uuid) -> Set {
         snapshots: Vec::new(),
         origin: None,
         created: time::now(),
+    }
+}
+
+/// A snapshot that still holds what it held: none of its files is written by the machine again, as after a block
+/// commit by another tool.
+fn find_whole_snapshot<'a>(set: &'a Set, tag: &SnapshotTag) -> Result<&'a Snapshot> {
+    let snapshot = find_snapshot(set, tag)?;
+    let written = |frozen: &Volume| set.volumes.iter().any(|volume| volume.path == frozen.path);
+    match snapshot.volumes.iter().find(|frozen| written(frozen)) {
+        Some(frozen) => Err(Error::refused(format!(
+            "the snapshot {tag} of {} is lost: another tool made the machine write to {}",
+            set.name,
+            frozen.path.display()
+        ))
+        .with_hint("delete the snapshot")),
+        None => Ok(snapshot),
     }
 }
 

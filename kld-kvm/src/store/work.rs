@@ -1,4 +1,4 @@
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use kld_core::store::{StoreChange, VolumeFormat};
 use kld_core::{Error, MachineName, Result};
@@ -15,6 +15,8 @@ const VERSION: u32 = 1;
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Work {
     version: u32,
+    /// The store's folder: the state folder's journal may serve several.
+    root: PathBuf,
     /// Of this change.
     pub id: Uuid,
     /// Sets that come to be; none of them may be there before.
@@ -78,9 +80,10 @@ pub(super) struct Merge {
 }
 
 impl Work {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(root: &Path) -> Self {
         Work {
             version: VERSION,
+            root: root.to_path_buf(),
             id: Uuid::new_v4(),
             born: Vec::new(),
             gone: Vec::new(),
@@ -92,7 +95,8 @@ impl Work {
         }
     }
 
-    pub(super) fn of(change: &StoreChange) -> Result<Work> {
+    /// The notes in a change of the store in this folder.
+    pub(super) fn of(change: &StoreChange, root: &Path) -> Result<Work> {
         let what = "cannot carry out the change";
         if change.store != NAME {
             let store: String = change.store.escape_debug().take(40).collect();
@@ -105,7 +109,16 @@ impl Work {
             return Err(Error::failed(what, "it was computed by another version of kld")
                 .with_hint("run that version to finish or undo it"));
         }
-        Work::deserialize(&change.inner).map_err(|cause| Error::failed(what, cause))
+        let work = Work::deserialize(&change.inner).map_err(|cause| Error::failed(what, cause))?;
+        if work.root != root {
+            let (its, ours) = (work.root.display(), root.display());
+            return Err(Error::failed(
+                what,
+                format!("it is one of the store in {its}, and this is the one in {ours}"),
+            )
+            .with_hint(format!("run a tool with --set store-root={its}")));
+        }
+        Ok(work)
     }
 
     pub(super) fn to_value(&self) -> Result<serde_json::Value> {

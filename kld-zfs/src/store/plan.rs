@@ -57,7 +57,7 @@ impl Draft {
         let inner = serde_json::to_value(&self.work)
             .map_err(|cause| Error::failed("cannot write down the plan", cause))?;
         let (store, steps, sets) = (NAME.to_string(), self.plan.steps, self.sets);
-        Ok(StoreChange { store, steps, sets, repoints: Vec::new(), inner })
+        Ok(StoreChange { store, steps, sets, repoints: Vec::new(), frees: Vec::new(), inner })
     }
 }
 

@@ -25,9 +25,10 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// A Unix socket's path has at most 107 bytes; the longest name that libvirtd puts into its folder is this.
 const LONGEST_SOCKET: &str = "/libvirt-admin-sock";
 
-const QEMU_CONF: &str = r#"user = "root"
-group = "root"
-security_driver = "none"
+/// The user and the group that Debian has for QEMU.
+const QEMU_USER: (&str, &str) = ("libvirt-qemu", "kvm");
+
+const QEMU_CONF: &str = r#"security_driver = "none"
 cgroup_controllers = []
 namespaces = []
 remember_owner = 0
@@ -68,18 +69,36 @@ impl Host {
 
     /// Starts a host in a fresh temporary folder, or says why not.
     pub fn try_start() -> Result<Host> {
+        Host::try_start_as(("root", "root"))
+    }
+
+    fn try_start_as(user: (&str, &str)) -> Result<Host> {
         let root = Root::ensure(&kld_core::ui::Ui::default())?;
         let folder = tempfile::Builder::new().prefix("kld-").tempdir();
         let state = folder.trying(|| "cannot make a temporary folder".to_string())?.keep();
-        Host::start_with(&root, &state, After::Remove)
+        fsio::set_mode(&state, 0o755)?;
+        Host::start_with(&root, &state, After::Remove, user)
+    }
+
+    /// Starts a host whose QEMU runs as the user that distributions have for it, and not as root.
+    ///
+    /// # Panics
+    /// As [`start`](Self::start).
+    pub fn unprivileged() -> Host {
+        Host::try_start_as(QEMU_USER).unwrap_or_else(|error| panic!("{}", explain(&error)))
     }
 
     /// Starts a host in `state`, an existing folder, which is kept afterwards.
     pub fn start_in(state: &Path) -> Result<Host> {
-        Host::start_with(&Root::ensure(&kld_core::ui::Ui::default())?, state, After::Keep)
+        Host::start_with(&Root::ensure(&kld_core::ui::Ui::default())?, state, After::Keep, ("root", "root"))
     }
 
-    pub(crate) fn start_with(root: &Root, state: &Path, after: After) -> Result<Host> {
+    pub(crate) fn start_with(
+        root: &Root,
+        state: &Path,
+        after: After,
+        (user, group): (&str, &str),
+    ) -> Result<Host> {
         let what = "cannot start a private libvirt host";
         if !nix::unistd::geteuid().is_root() {
             return Err(Error::failed(what, "it needs namespaces of its own, which only root may make")
@@ -89,11 +108,13 @@ impl Host {
             let cause = format!("{} is too long a path for a Unix socket", state.display());
             return Err(Error::failed(what, cause).with_hint("set TMPDIR to a short path"));
         }
-        for folder in ["etc", "bin", "home", "store", "state"] {
+        // The store's and the state's folders are the tools' to make.
+        for folder in ["etc", "bin", "home"] {
             fsio::create_dir_all(&state.join(folder), 0o755)?;
         }
         fsio::replace(&state.join("host.sh"), include_bytes!("host.sh"), 0o644)?;
-        fsio::replace(&state.join("etc/qemu.conf"), QEMU_CONF.as_bytes(), 0o644)?;
+        let qemu_conf = format!("user = \"{user}\"\ngroup = \"{group}\"\n{QEMU_CONF}");
+        fsio::replace(&state.join("etc/qemu.conf"), qemu_conf.as_bytes(), 0o644)?;
         fsio::replace(&state.join("etc/libvirtd.conf"), libvirtd_conf(state).as_bytes(), 0o644)?;
         let log = File::create(state.join("host.log")).trying(|| what.to_string())?;
         let log_too = log.try_clone().trying(|| what.to_string())?;

@@ -38,6 +38,12 @@ inside() {
     mount -t proc proc proc
     mount -t sysfs sysfs sys
     mount --rbind /dev dev
+    # A QEMU that is not root would find what libvirtd, as root, found out of KVM wrong, and libvirtd would ask it again
+    # and again.
+    if [ -e dev/kvm ] && ! grep -q '^user = "root"' "$state/etc/qemu.conf"; then
+        mknod -m 666 run/kvm c 10 232
+        mount --bind run/kvm dev/kvm
+    fi
     for folder in "$@"; do
         mkdir -p "$new$folder"
         mount --bind "$folder" "$new$folder"

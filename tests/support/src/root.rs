@@ -115,7 +115,7 @@ impl Root {
     fn learn_capabilities(&self) -> Result<()> {
         let folder = tempfile::Builder::new().prefix("kld-").tempdir();
         let folder = folder.trying(|| "cannot make a temporary folder".to_string())?;
-        let host = Host::start_with(self, folder.path(), After::Keep)?;
+        let host = Host::start_with(self, folder.path(), After::Keep, ("root", "root"))?;
         host.virsh(["capabilities"]);
         let copy = format!("cp -a /var/cache/libvirt '{}/capabilities'", folder.path().display());
         host.inside("bash", ["-c", &copy]);

@@ -7,6 +7,7 @@ mod dry_run;
 mod images;
 mod machines;
 mod names;
+mod others;
 mod output;
 mod places;
 mod table;
