@@ -131,6 +131,16 @@ mod tests {
     }
 
     #[test]
+    fn what_a_killed_run_left_is_cleared_away() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join(".thing.kld-new")).unwrap();
+        std::fs::write(dir.path().join(".thing.kld-new/half"), "half").unwrap();
+        let cache = Cache::new(dir.path());
+        let thing = cache.ensure("thing", |folder| write(folder, "whole")).unwrap().into_inner();
+        assert!(!thing.join("half").exists() && !dir.path().join(".thing.kld-new").exists());
+    }
+
+    #[test]
     fn what_could_not_be_made_leaves_nothing_behind() {
         let dir = tempfile::tempdir().unwrap();
         let cache = Cache::new(dir.path());

@@ -15,6 +15,8 @@ use kld_lab::{Keeper, Labs, Parts, tools};
 
 use crate::shell;
 
+mod inside;
+
 /// Run commands in a guest with a real kernel, OpenZFS, WireGuard and KVM
 ///
 /// The lab's parts are made once, in about fifteen minutes, and kept in the cache folder; from then on a lab is there
@@ -60,13 +62,24 @@ enum Errand {
     },
     /// End labs, and those that were started with them
     Down {
-        /// Their names; all that are up if none is given
+        /// Their names
+        #[arg(default_value = "lab")]
         names: Vec<String>,
+        /// All that are up, whoever started them
+        #[arg(long, conflicts_with = "names")]
+        all: bool,
     },
     /// Say which labs are up, and where the parts are
     Status,
-    /// Run the tests that need a lab
-    Test,
+    /// Run the tests that drive a lab, or a crate's own tests inside one
+    Test {
+        /// Run the tests of this crate inside a lab
+        #[arg(long, short)]
+        package: Vec<String>,
+        /// What the test programs are told, such as --ignored or a part of a test's name
+        #[arg(last = true, requires = "package")]
+        arguments: Vec<String>,
+    },
     /// Hold labs; `up` starts this
     #[command(hide = true)]
     Keep {
@@ -85,9 +98,16 @@ pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode> {
         Errand::Run { lab, command } => return command_in(&cache, &labs, lab, command, ui),
         Errand::Copy { from, to } => copy(&labs, from, to),
         Errand::Console { lab } => return console(&labs, lab),
-        Errand::Down { names } => down(&labs, names, ui),
+        Errand::Down { all: true, .. } => down(&labs, &labs.up(), ui),
+        Errand::Down { names, .. } => down(&labs, names, ui),
         Errand::Status => status(&cache, &labs, ui),
-        Errand::Test => test(ui),
+        Errand::Test { package, .. } if package.is_empty() => test(ui),
+        Errand::Test { package, arguments } => {
+            let (own, agent) = reach(&cache, &labs, "lab", ui)?;
+            let run = inside::test(&agent, package, arguments, ui);
+            drop(own);
+            run
+        }
         Errand::Keep { names } => keep(&cache, &labs, names, ui),
     };
     done.map(|()| ExitCode::SUCCESS)
@@ -127,20 +147,24 @@ fn keep(cache: &Cache, labs: &Labs, names: &[String], ui: &Ui) -> Result<()> {
     keeper.keep()
 }
 
-fn command_in(cache: &Cache, labs: &Labs, name: &str, command: &[String], ui: &Ui) -> Result<ExitCode> {
-    let own = match labs.find(name) {
-        Some(_) => None,
+/// The lab of this name, or a new one that lasts as long as what is returned beside it.
+fn reach(cache: &Cache, labs: &Labs, name: &str, ui: &Ui) -> Result<(Option<(Appliance, Network)>, Agent)> {
+    let (own, agent) = match labs.find(name) {
+        Some(agent) => (None, agent),
         None if name != "lab" => return Err(not_up(name)),
         None => {
             let network = Network::new()?;
-            Some((Parts::ensure(cache, ui)?.start(name, 1, &[network.plug()])?, network))
+            let lab = Parts::ensure(cache, ui)?.start(name, 1, &[network.plug()])?;
+            let agent = lab.agent();
+            (Some((lab, network)), agent)
         }
     };
-    let agent = match &own {
-        Some((lab, _)) => Appliance::agent(lab),
-        None => labs.find(name).ok_or_else(|| not_up(name))?,
-    };
     tools::bring(&agent, &kld_test_support::tool::built_here())?;
+    Ok((own, agent))
+}
+
+fn command_in(cache: &Cache, labs: &Labs, name: &str, command: &[String], ui: &Ui) -> Result<ExitCode> {
+    let (_own, agent) = reach(cache, labs, name, ui)?;
     // A terminal would be read although the command reads nothing.
     let stdin: Box<dyn Read + Send> = match std::io::stdin().is_terminal() {
         true => Box::new(std::io::empty()),
@@ -177,8 +201,7 @@ fn console(labs: &Labs, name: &str) -> Result<ExitCode> {
 }
 
 fn down(labs: &Labs, names: &[String], ui: &Ui) -> Result<()> {
-    let names = if names.is_empty() { labs.up() } else { names.to_vec() };
-    for name in &names {
+    for name in names {
         if labs.down(name)? {
             ui.note(format!("{name} is down"));
         }

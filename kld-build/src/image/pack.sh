@@ -18,4 +18,6 @@ if [ -n "$modules" ]; then
 fi
 rm -rf boot/initrd* boot/System.map* var/cache/apt/* var/lib/apt/lists/* var/log/*.log
 : >etc/fstab
+# mmdebstrap takes this from the host.
+: >etc/resolv.conf
 $loader /mnt/tree/usr/bin/mkfs.erofs --quiet -zlz4 "/mnt/out/$(basename "$image")" /mnt/whole

@@ -48,6 +48,7 @@ serve() {
     ln -sfn /proc/self/fd /dev/fd
     echo 0 >/proc/sys/kernel/printk
     ip link set lo up
+    echo "kld: ready"
     "$1" </dev/null &
     while :; do
         wait

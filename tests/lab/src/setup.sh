@@ -29,6 +29,8 @@ remember_owner = 0
 stdio_handler = "logd"
 CONF
 rm -f /etc/libvirt/qemu/networks/autostart/default.xml
+# Started by whoever wants it: incusd --group kvm &
+ln -s /usr/libexec/incus/incusd /usr/local/bin/incusd
 virtlogd --daemon
 libvirtd --daemon
 # libvirt looks at QEMU once, which takes its time.

@@ -141,6 +141,7 @@ fn kld_s_built_tools_are_on_the_path() {
 #[test]
 #[ignore = "minutes from nothing: cargo xtask lab test"]
 fn the_programs_that_tests_and_benches_use_are_there() {
-    Lab::start()
-        .bash("type zfs zpool syncoid sanoid virsh virt-clone wg fio nft ip qemu-img bpftool udevadm");
+    Lab::start().bash(
+        "type zfs zpool syncoid sanoid incusd incus virsh virt-clone wg fio nft ip qemu-img bpftool udevadm",
+    );
 }

@@ -1,0 +1,76 @@
+//! A crate's own tests inside a lab: built here, run there, with their output as it comes.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use kld_build::Agent;
+use kld_build::appliance::Pipes;
+use kld_core::error::Trying;
+use kld_core::exec::Exec;
+use kld_core::ui::Ui;
+use kld_core::{Error, Result};
+use serde_json::Value;
+
+use crate::shell;
+
+/// Builds the packages' test programs and runs them one after the other; all are run, also after a failure.
+pub fn test(agent: &Agent, packages: &[String], arguments: &[String], ui: &Ui) -> Result<()> {
+    let folder = tempfile::Builder::new().prefix("kld-").tempdir();
+    let folder = folder.trying(|| "cannot make a temporary folder".to_string())?;
+    let mut failed = Vec::new();
+    for program in build(packages)? {
+        let name = program.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let stripped = folder.path().join(&name);
+        Exec::new("strip").arg("--strip-debug").arg("-o").arg(&stripped).arg(&program).run()?;
+        agent.copy_in(&stripped, "/run/kld/tests")?;
+        ui.note(format!("{name} {}", arguments.join(" ")));
+        let command = [&[format!("/run/kld/tests/{name}")], arguments].concat();
+        let (mut stdout, mut stderr) = (std::io::stdout(), std::io::stderr());
+        let stdin = Box::new(std::io::empty());
+        let code = agent.stream(&command, Pipes { stdin, stdout: &mut stdout, stderr: &mut stderr })?;
+        if code != 0 {
+            failed.push(name);
+        }
+    }
+    match failed.is_empty() {
+        true => Ok(()),
+        false => Err(Error::failed("tests failed in the lab", failed.join(", "))),
+    }
+}
+
+fn build(packages: &[String]) -> Result<Vec<PathBuf>> {
+    let mut cargo = shell::cargo(&["test", "--no-run", "--message-format=json-render-diagnostics"]);
+    for package in packages {
+        cargo.args(["--package", package]);
+    }
+    let built = cargo.stdin(Stdio::null()).stderr(Stdio::inherit()).output();
+    let built = built.trying(|| "cannot run cargo".to_string())?;
+    if !built.status.success() {
+        return Err(Error::message("the tests do not build: cargo says why above"));
+    }
+    Ok(test_programs(&String::from_utf8_lossy(&built.stdout)))
+}
+
+/// The test programs among cargo's messages, a JSON object a line.
+fn test_programs(messages: &str) -> Vec<PathBuf> {
+    let messages = messages.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let tests = messages.filter(|message| message["profile"]["test"] == true);
+    tests
+        .filter_map(|message| message["executable"].as_str().map(|path| Path::new(path).to_path_buf()))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn test_programs_are_told_from_other_artifacts() {
+        let messages = r#"{"reason":"compiler-artifact","profile":{"test":false},"executable":"/t/kld"}
+{"reason":"compiler-artifact","profile":{"test":true},"executable":"/t/deps/a-1"}
+{"reason":"compiler-artifact","profile":{"test":true},"executable":null}
+no message
+{"reason":"build-finished","success":true}"#;
+        assert_eq!(test_programs(messages), [Path::new("/t/deps/a-1")]);
+    }
+}
