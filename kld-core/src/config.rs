@@ -25,6 +25,11 @@ pub struct Key {
 pub const KEYS: &[Key] = &[
     Key { name: "store", default: "", about: "volume store for machines; unset: what this host has" },
     Key { name: "store-root", default: "/var/lib/kld/store", about: "folder of the directory store" },
+    Key {
+        name: "zfs-root",
+        default: "",
+        about: "dataset of the ZFS store; unset: POOL/kld, where there is one",
+    },
     Key { name: "hypervisor", default: "libvirt", about: "who runs machines" },
     Key { name: "libvirt-uri", default: "qemu:///system", about: "libvirt connection" },
     Key { name: "libvirt-timeout", default: "30", about: "seconds to wait for libvirt before giving up" },

@@ -12,6 +12,7 @@ use kld_core::{Error, Result};
 use kld_kvm::libvirt::Libvirt;
 use kld_kvm::machine::Machines;
 use kld_kvm::store::DirStore;
+use kld_zfs::{DatasetName, ZvolStore};
 
 /// How a backend is made.
 type Make<T> = fn(&Config) -> Result<Arc<T>>;
@@ -22,8 +23,33 @@ type Factory<T> = (&'static str, Make<T>);
 const HYPERVISORS: &[Factory<dyn Hypervisor>] = &[("libvirt", |config| Ok(Arc::new(libvirt(config)?)))];
 
 /// Every volume store, the preferred one first.
-pub const STORES: &[Factory<dyn VolumeStore>] =
-    &[("dir", |config| Ok(Arc::new(DirStore::new(absolute(config, "store-root")?))))];
+pub const STORES: &[Factory<dyn VolumeStore>] = &[
+    ("zfs", |config| Ok(Arc::new(zfs(config)?))),
+    ("dir", |config| Ok(Arc::new(DirStore::new(absolute(config, "store-root")?)))),
+];
+
+/// The ZFS store under the dataset that is configured, or else under the one that the host has.
+fn zfs(config: &Config) -> Result<ZvolStore> {
+    let root = match config.get("zfs-root") {
+        "" => ZvolStore::found_root().ok_or_else(|| {
+            Error::message("no pool that is imported here has a dataset 'kld' for the ZFS store")
+                .with_hint("make one (zfs create POOL/kld), or set zfs-root to the dataset to use")
+        })?,
+        name => DatasetName::parse(name)?,
+    };
+    Ok(ZvolStore::new(root, absolute(config, "state-dir")?.join("zfs")))
+}
+
+/// The store that is named, or else what the host has: ZFS where a dataset is meant for it.
+fn store(config: &Config) -> Result<Arc<dyn VolumeStore>> {
+    match config.get("store") {
+        "" if config.get("zfs-root").is_empty() && ZvolStore::found_root().is_none() => {
+            by_name("store", "dir", STORES)?(config)
+        }
+        "" => by_name("store", "zfs", STORES)?(config),
+        name => by_name("store", name, STORES)?(config),
+    }
+}
 
 /// libvirt, as the configuration has it.
 pub fn libvirt(config: &Config) -> Result<Libvirt> {
@@ -39,11 +65,7 @@ pub fn libvirt(config: &Config) -> Result<Libvirt> {
 pub fn machines(context: &Context) -> Result<Machines> {
     let config = &context.config;
     let hypervisor = by_name("hypervisor", config.get("hypervisor"), HYPERVISORS)?(config)?;
-    let store = match config.get("store") {
-        // What the host has: the first that serves.
-        "" => STORES[0].1(config)?,
-        name => by_name("store", name, STORES)?(config)?,
-    };
+    let store = store(config)?;
     let ui = context.ui;
     let machines = Machines::new(hypervisor, store, absolute(config, "state-dir")?, context.tool);
     Ok(machines.on_recovery(move |recovered| ui.note(recovered)))

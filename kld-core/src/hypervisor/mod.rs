@@ -131,6 +131,22 @@ pub trait Hypervisor: Send + Sync {
     /// stand there are left.
     fn switch_disks(&self, uuid: Uuid, repoints: &[Repoint]) -> Result<Consistency>;
 
+    /// Does something while a running guest's file systems are frozen by its agent, where there is one that answers;
+    /// says how disks fit together that are snapshot by it.
+    fn while_frozen(&self, uuid: Uuid, deed: &mut dyn FnMut() -> Result<()>) -> Result<Consistency> {
+        let before = self.domain_by_uuid(uuid)?;
+        deed()?;
+        // Started meanwhile, it has perhaps written; stopped meanwhile, too.
+        let after = self.domain_by_uuid(uuid)?;
+        let ran = [before, after].into_iter().flatten().any(|domain| domain.state.is_active());
+        Ok(if ran { Consistency::CrashConsistent } else { Consistency::Stopped })
+    }
+    /// Lets a guest go on that a killed run has left frozen.
+    fn thaw(&self, uuid: Uuid) -> Result<()> {
+        let _ = uuid;
+        Ok(())
+    }
+
     /// Whether a virtual network of this name is up; `None` where there is none of this name.
     fn network(&self, name: &str) -> Result<Option<bool>>;
     /// The addresses that are known of a guest; empty where none is known yet.

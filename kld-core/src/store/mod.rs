@@ -244,6 +244,9 @@ pub enum CloneKind {
     Full,
 }
 
+/// Does what it is given at a moment when the guest stands still; see [`VolumeStore::stage_at`].
+pub type Moment<'a> = &'a (dyn Fn(&mut dyn FnMut() -> Result<()>) -> Result<()> + Sync);
+
 /// Where machines' disks live.
 ///
 /// The `plan_*` methods look and compute; they change nothing. They take a [`Set`] as the caller knows it, which
@@ -270,6 +273,14 @@ pub trait VolumeStore: Send + Sync {
     }
     /// The sets that stand on this one: its clones, not theirs.
     fn clones(&self, set: &Set) -> Result<Vec<MachineName>>;
+    /// Makes sure that a machine which is started now finds its volumes, and no others.
+    ///
+    /// # Errors
+    /// [`crate::Error::Refused`] where what is at a volume's path is another machine's.
+    fn ready(&self, set: &Set) -> Result<()> {
+        let _ = set;
+        Ok(())
+    }
     /// The space that a set takes.
     fn space(&self, set: &Set) -> Result<Space>;
     /// The space that each of many sets takes, in their order. A store that must look at every disk to tell one
@@ -302,6 +313,12 @@ pub trait VolumeStore: Send + Sync {
 
     /// Makes what nobody uses yet.
     fn stage(&self, change: &StoreChange, files: &[StateFile]) -> Result<()>;
+    /// As [`stage`](Self::stage). A store that takes snapshots where the volumes stand takes them within `moment`,
+    /// which holds a running guest still meanwhile; others leave that to the hypervisor's switch.
+    fn stage_at(&self, change: &StoreChange, files: &[StateFile], moment: Moment) -> Result<()> {
+        let _ = moment;
+        self.stage(change, files)
+    }
     /// Makes the change count, and removes what it leaves without use.
     fn commit(&self, change: &StoreChange) -> Result<()>;
     /// Removes what was staged.

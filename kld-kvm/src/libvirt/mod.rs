@@ -205,6 +205,14 @@ impl Hypervisor for Libvirt {
         switch::switch(self, uuid, repoints)
     }
 
+    fn while_frozen(&self, uuid: Uuid, deed: &mut dyn FnMut() -> Result<()>) -> Result<Consistency> {
+        switch::while_frozen(self, uuid, deed)
+    }
+
+    fn thaw(&self, uuid: Uuid) -> Result<()> {
+        switch::thaw_guest(self, uuid)
+    }
+
     fn network(&self, name: &str) -> Result<Option<bool>> {
         probes::network(self, name)
     }

@@ -210,6 +210,57 @@ fn frozen<T>(domain: &Domain, deed: impl FnOnce() -> T) -> T {
     done
 }
 
+/// Does something while the guest's agent holds its file systems still, where that answers and can.
+pub(super) fn while_frozen(
+    libvirt: &Libvirt,
+    uuid: Uuid,
+    deed: &mut dyn FnMut() -> Result<()>,
+) -> Result<Consistency> {
+    let freeze = |domain: &Domain| {
+        if !domain.is_active()? {
+            return Ok(Consistency::Stopped);
+        }
+        // SAFETY: the domain is alive; no list of mount points means all of them.
+        let freeze = || unsafe { sys::virDomainFSFreeze(domain.as_ptr(), std::ptr::null_mut(), 0, 0) };
+        if !life::agent_answers(domain) {
+            return Ok(Consistency::CrashConsistent);
+        }
+        if frozen(domain, freeze) >= 0 {
+            return Ok(Consistency::Frozen);
+        }
+        // It may have frozen some of them.
+        frozen(domain, || thaw(domain))?;
+        Ok(Consistency::CrashConsistent)
+    };
+    let limit = libvirt.timeout + DEED;
+    let before = libvirt.on(uuid, "freeze", limit, freeze)?.unwrap_or(Consistency::Stopped);
+    let done = deed();
+    if before == Consistency::Frozen {
+        // A guest that could not be thawed may have thawed by itself, and then something was written meanwhile.
+        let thawed = thaw_guest(libvirt, uuid);
+        return done.map(|()| if thawed.is_ok() { before } else { Consistency::CrashConsistent });
+    }
+    done?;
+    let runs = libvirt.on(uuid, "look at", libvirt.timeout, |domain| domain.is_active())?.unwrap_or(false);
+    Ok(if runs { Consistency::CrashConsistent } else { before })
+}
+
+/// Lets a guest go on. One whose agent does not answer, or that is not frozen, is left.
+pub(super) fn thaw_guest(libvirt: &Libvirt, uuid: Uuid) -> Result<()> {
+    let thaw = |domain: &Domain| {
+        if !domain.is_active()? || !life::agent_answers(domain) {
+            return Ok(0);
+        }
+        // SAFETY: the domain is alive; no list of mount points means all of them.
+        match frozen(domain, || unsafe { sys::virDomainFSThaw(domain.as_ptr(), std::ptr::null_mut(), 0, 0) })
+        {
+            count if count < 0 => Err(VirtError::last_error()),
+            count => Ok(count),
+        }
+    };
+    libvirt.on(uuid, "thaw", libvirt.timeout + DEED, thaw).map(drop)
+}
+
 /// Points the definition at the volumes, where it does not name them yet.
 fn redefine(libvirt: &Libvirt, next: Option<&str>, repoints: &[Repoint]) -> Result<()> {
     let Some(next) = next else { return Ok(()) };

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use kld_core::hypervisor::{Address, State};
+use kld_core::timing::phase;
 use kld_core::{Change, Error, MachineName, Result};
 
 use super::Machines;
@@ -29,7 +30,10 @@ impl Machines {
                 format!("clone it (kvm-clone {name} NEW), or thaw it (kvm-template {name} --undo)"),
             ));
         }
-        self.hypervisor.start(machine.record.uuid)
+        if !machine.record.state.is_active() {
+            phase("volumes", || self.store.ready(&machine.set))?;
+        }
+        phase("start", || self.hypervisor.start(machine.record.uuid))
     }
 
     /// Stops a machine: asks the guest, waits, and takes the power away where it may.

@@ -7,6 +7,7 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use kld_core::hypervisor::DomainRecord;
@@ -127,13 +128,15 @@ impl Machines {
     ) -> Result<Option<Consistency>> {
         let work = vec![Work { place: self.hypervisor.place(), ..work }];
         let mut entry = phase("journal", || self.journal().begin(title, machines, Phase::Staging, work))?;
-        let staged =
-            self.stage(&entry.entry().work[0], files).and_then(|()| phase("journal", || entry.decide()));
-        if let Err(error) = staged {
-            return Err(self.back_out(entry, error));
-        }
+        let staged = self
+            .stage(&entry.entry().work[0], files)
+            .and_then(|reached| phase("journal", || entry.decide()).map(|()| reached));
+        let reached = match staged {
+            Ok(reached) => reached,
+            Err(error) => return Err(self.back_out(entry, error)),
+        };
         let mut touched = false;
-        match self.finish(&entry.entry().work, &mut touched, Run::First) {
+        match self.finish(&entry.entry().work, &mut touched, Run::First(reached)) {
             Ok(consistency) => entry.close().map(|()| consistency),
             Err(error) if !touched => Err(self.back_out(entry, error)),
             Err(error) => Err(unfinished(error, title)),
@@ -155,7 +158,7 @@ impl Machines {
         let work: Vec<Work> = work.into_iter().map(|work| Work { place: place.clone(), ..work }).collect();
         let entry = self.journal().begin(title, machines, Phase::Decided, work)?;
         let mut touched = false;
-        match self.finish(&entry.entry().work, &mut touched, Run::First) {
+        match self.finish(&entry.entry().work, &mut touched, Run::First(None)) {
             Ok(_) => entry.close(),
             // Looked at, and left as it was. Any other failure may have come half-way through the store's part.
             Err(error @ Error::Refused { .. }) if !touched => entry.close().and(Err(error)),
@@ -243,13 +246,25 @@ impl Machines {
     }
 
     /// Makes files and new domains, both at once: each waits for the disk most of its time.
-    fn stage(&self, work: &Work, files: &[StateFile]) -> Result<()> {
+    ///
+    /// Returns how disks fit together that were snapshot where they stand.
+    fn stage(&self, work: &Work, files: &[StateFile]) -> Result<Option<Consistency>> {
+        let reached = Mutex::new(None);
+        let moment = |take: &mut dyn FnMut() -> Result<()>| match work.switch {
+            Some(uuid) if work.change.repoints.is_empty() => {
+                let consistency = self.hypervisor.while_frozen(uuid, take)?;
+                *reached.lock().unwrap_or_else(PoisonError::into_inner) = Some(consistency);
+                Ok(())
+            }
+            _ => take(),
+        };
         let define = |domain: &NewDomain| self.hypervisor.define(&domain.definition).map(drop);
         std::thread::scope(|scope| {
             let defined = scope.spawn(|| phase("define", || work.define.iter().try_for_each(define)));
-            let staged = phase("stage files", || self.store.stage(&work.change, files));
+            let staged = phase("stage files", || self.store.stage_at(&work.change, files, &moment));
             staged.and(defined.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
-        })
+        })?;
+        Ok(reached.into_inner().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn undo(&self, work: &[Work]) -> Result<()> {
@@ -265,6 +280,10 @@ impl Machines {
             }
         }
         work.iter().rev().try_for_each(|work| {
+            // A run that was killed while the disks were snapshot where they stand has left the guest frozen.
+            if let Some(uuid) = work.switch.filter(|_| work.change.repoints.is_empty()) {
+                self.hypervisor.thaw(uuid)?;
+            }
             work.define.iter().try_for_each(|domain| self.hypervisor.undefine(domain.uuid).map(drop))?;
             self.store.revert(&work.change)
         })
@@ -313,18 +332,21 @@ impl Machines {
     }
 
     fn finish_one(&self, work: &Work, touched: &mut bool, run: Run) -> Result<Option<Consistency>> {
-        let mut consistency = None;
         let mut change = work.change.clone();
+        let mut consistency = match run {
+            Run::First(reached) => reached,
+            Run::Recovery => None,
+        };
         if let Some(uuid) = work.switch.filter(|_| !change.repoints.is_empty()) {
             let reached = phase("switch disks", || self.hypervisor.switch_disks(uuid, &change.repoints))?;
             *touched = true;
             consistency = Some(reached);
-            // A run that takes up another's work does not learn how the disks were switched.
-            if let (Some(tag), Run::First) = (&work.snapshot, run) {
-                let snapshots = change.sets.iter_mut().flat_map(|set| &mut set.snapshots);
-                let taken = snapshots.filter(|snapshot| snapshot.tag == *tag);
-                taken.for_each(|snapshot| snapshot.consistency = reached);
-            }
+        }
+        // A run that takes up another's work does not learn how the disks were switched.
+        if let (Some(tag), Run::First(_), Some(reached)) = (&work.snapshot, run, consistency) {
+            let snapshots = change.sets.iter_mut().flat_map(|set| &mut set.snapshots);
+            let taken = snapshots.filter(|snapshot| snapshot.tag == *tag);
+            taken.for_each(|snapshot| snapshot.consistency = reached);
         }
         for definition in &work.redefine {
             self.put_back(work, definition)?;
@@ -373,7 +395,9 @@ impl Machines {
 /// Whether work is carried out by the run that planned it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Run {
-    First,
+    /// With how the disks fit together that were snapshot where they stand.
+    First(Option<Consistency>),
+    /// By a later one.
     Recovery,
 }
 

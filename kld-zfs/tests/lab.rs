@@ -1,0 +1,203 @@
+//! The engines and the store on a real pool. Elsewhere than in the lab (`KLD_LAB=1`) these tests say so and do nothing.
+#![allow(clippy::print_stderr, clippy::disallowed_types, clippy::disallowed_methods)]
+
+mod bench;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use kld_core::store::conformance::{self, Bench};
+use kld_core::store::{Consistency, NewVolume, Set, StoreChange, VolumeStore};
+use kld_core::{ByteSize, Error, MachineName, Result, SnapshotTag};
+use kld_zfs::engine::{Engine, Forgive, Kind, Kinds, Library, Listing, Programs, Property};
+use kld_zfs::{DatasetName, device};
+use uuid::Uuid;
+
+use bench::{Pool, ZfsBench, in_lab, run};
+
+/// Runs the store's suite, or those of its tests whose names hold what `KLD_ONLY` says.
+fn conforms(engine: fn() -> Arc<dyn Engine>) {
+    if !in_lab() {
+        return;
+    }
+    let pool = Pool::get();
+    let only = std::env::var("KLD_ONLY").unwrap_or_default();
+    let mut failed = Vec::new();
+    for (name, test) in conformance::TESTS.iter().filter(|(name, _)| name.contains(&only)) {
+        let start = Instant::now();
+        let make = || -> Box<dyn conformance::Bench> { Box::new(pool.bench(engine())) };
+        let run = std::panic::AssertUnwindSafe(|| test(&make));
+        let good = std::panic::catch_unwind(run).is_ok();
+        eprintln!("{} {name} {:.1} s", if good { "ok    " } else { "FAILED" }, start.elapsed().as_secs_f64());
+        if !good {
+            failed.push(*name);
+        }
+    }
+    assert!(failed.is_empty(), "{failed:?}");
+}
+
+#[test]
+fn the_store_on_the_library_does_what_every_store_does() {
+    conforms(|| Arc::new(Library::load().unwrap()));
+}
+
+#[test]
+fn the_store_on_the_programs_does_what_every_store_does() {
+    conforms(|| Arc::new(Programs::new()));
+}
+
+#[test]
+fn the_store_on_the_programs_without_json_does_what_every_store_does() {
+    conforms(|| Arc::new(Programs::without_json()));
+}
+
+/// Every deed, and what it meets with.
+fn serves(engine: &dyn Engine, place: &DatasetName) {
+    let name = |text: &str| place.child(text).unwrap();
+    let (state, disk, other) = (name("state"), name("disk"), name("other"));
+    let mark = [Property::User("org.kld:machine", "m -o x=y".to_string())];
+    let of_disk = [mark[0].clone(), Property::VolmodeDev, Property::SnapdevHidden];
+    let kind = |done: std::result::Result<(), kld_zfs::engine::Failure>| done.unwrap_err().kind;
+    let list = |name: &str, kinds, columns: &[&str]| {
+        engine.list(&Listing { of: &[name], kinds, depth: Some(1), columns }).unwrap()
+    };
+
+    engine.create_filesystem(&state, &mark).unwrap();
+    assert_eq!(kind(engine.create_filesystem(&state, &[])), Kind::Exists);
+    engine.create_volume(&disk, 8 << 20, 16 << 10, &of_disk).unwrap();
+    let rows = list(
+        disk.as_str(),
+        Kinds::Volumes,
+        &["volsize", "refreservation", "volmode", "snapdev", "org.kld:machine"],
+    );
+    let values: Vec<&str> = (0..5).map(|column| rows[0].text(column).unwrap_or("-")).collect();
+    assert_eq!(values, ["8388608", "0", "dev", "hidden", "m -o x=y"]);
+    assert!(engine.exists(disk.as_str()).unwrap() && !engine.exists(other.as_str()).unwrap());
+
+    let both = [state.snapshot("b").unwrap(), disk.snapshot("b").unwrap()];
+    engine.snapshot(&both, &[Property::User("org.kld:tag", "b".to_string())]).unwrap();
+    engine.snapshot(&[disk.snapshot("a").unwrap()], &[]).unwrap();
+    // All or none: one of the two is there already.
+    let half = [state.snapshot("a").unwrap(), disk.snapshot("a").unwrap()];
+    assert_eq!(kind(engine.snapshot(&half, &[])), Kind::Exists);
+    assert!(!engine.exists(half[0].as_str()).unwrap());
+    let names: Vec<String> =
+        list(disk.as_str(), Kinds::Snapshots, &["used"]).into_iter().map(|row| row.name).collect();
+    assert_eq!(names, [format!("{disk}@b"), format!("{disk}@a")], "in the order of their making");
+
+    // What is not there leaves the rest of a listing right.
+    let some = [format!("{disk}@none"), format!("{disk}@a"), format!("{place}/none@a")];
+    let of: Vec<&str> = some.iter().map(String::as_str).collect();
+    let listing = Listing { of: &of, kinds: Kinds::Snapshots, depth: Some(0), columns: &["used"] };
+    let found: Vec<String> = engine.list(&listing).unwrap().into_iter().map(|row| row.name).collect();
+    assert_eq!(found, [some[1].clone()]);
+
+    engine.clone_of(&disk.snapshot("a").unwrap(), &other, &of_disk).unwrap();
+    assert_eq!(kind(engine.clone_of(&disk.snapshot("none").unwrap(), &name("x"), &[])), Kind::Missing);
+    // What a clone stands on stays until the clone goes.
+    engine.destroy_snapshots(&[disk.snapshot("a").unwrap(), disk.snapshot("none").unwrap()]).unwrap();
+    assert!(engine.exists(&format!("{disk}@a")).unwrap());
+    device::wait(&other).unwrap();
+    let held = std::fs::File::open(device::path(&other)).unwrap();
+    assert_eq!(kind(engine.destroy(&other)), Kind::Busy);
+    drop(held);
+    let gone = (0..100).any(|_| {
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        engine.destroy(&other).is_ok()
+    });
+    assert!(gone && !engine.exists(&format!("{disk}@a")).unwrap());
+    engine.destroy(&other).or_missing().unwrap();
+
+    engine.rename_snapshot(&disk.snapshot("b").unwrap(), &disk.snapshot("c").unwrap()).unwrap();
+    engine.rollback(&disk.snapshot("c").unwrap()).unwrap();
+    engine.copy(&disk.snapshot("c").unwrap(), None, &other, &of_disk).unwrap();
+    engine.rename(&other, &name("moved")).unwrap();
+    engine.clone_of(&disk.snapshot("c").unwrap(), &other, &of_disk).unwrap();
+    engine.promote(&other).unwrap();
+    assert!(engine.exists(&format!("{other}@c")).unwrap() && !engine.exists(&format!("{disk}@c")).unwrap());
+}
+
+#[test]
+fn both_engines_do_the_same() {
+    if !in_lab() {
+        return;
+    }
+    let pool = Pool::get();
+    let engines: [Arc<dyn Engine>; 3] =
+        [Arc::new(Library::load().unwrap()), Arc::new(Programs::new()), Arc::new(Programs::without_json())];
+    for engine in engines {
+        let bench = pool.bench(engine.clone());
+        serves(&*engine, &bench.place);
+    }
+}
+
+fn carry_out(bench: &ZfsBench, change: Result<StoreChange>) {
+    let change = change.unwrap();
+    bench.store.stage(&change, &[]).unwrap();
+    bench.store.commit(&change).unwrap();
+}
+
+fn machine(bench: &ZfsBench, name: &str) -> Set {
+    let name = MachineName::parse(name).unwrap();
+    let disk = NewVolume { name: "vda".into(), size: Some(ByteSize::mib(4)), image: None };
+    carry_out(bench, bench.store.plan_create(&name, Uuid::new_v4(), &[disk]));
+    bench.store.set(&name).unwrap().unwrap()
+}
+
+#[test]
+fn what_kld_did_not_make_is_neither_shown_nor_touched() {
+    if !in_lab() {
+        return;
+    }
+    let pool = Pool::get();
+    let bench = pool.bench(Arc::new(Library::load().unwrap()));
+    let set = machine(&bench, "web");
+    let root = bench.store.root().as_str();
+    let foreign = [format!("{root}/foreign"), format!("{root}/web/backup")];
+    foreign.iter().for_each(|name| drop(run("zfs", &["create", "-u", name])));
+
+    assert_eq!(bench.store.sets().unwrap(), vec![set.clone()]);
+    let taken =
+        bench.store.plan_create(&MachineName::parse("foreign").unwrap(), Uuid::new_v4(), &[]).unwrap_err();
+    assert!(taken.to_string().contains("there is a dataset"), "{taken}");
+    let refused = bench.store.plan_delete(&set).unwrap_err();
+    assert!(matches!(refused, Error::Refused { .. }), "{refused}");
+    run("zfs", &["destroy", &foreign[1]]);
+    carry_out(&bench, bench.store.plan_delete(&set));
+    assert_eq!(bench.leftovers(), [foreign[0].clone()]);
+}
+
+#[test]
+fn a_rollback_does_not_lose_others_snapshots() {
+    if !in_lab() {
+        return;
+    }
+    let pool = Pool::get();
+    let bench = pool.bench(Arc::new(Library::load().unwrap()));
+    let (set, tag) = (machine(&bench, "web"), SnapshotTag::parse("before").unwrap());
+    carry_out(&bench, bench.store.plan_snapshot(&set, &tag, Consistency::Stopped));
+    run("zfs", &["snapshot", &format!("{}/web/vda@autosnap_daily", bench.store.root())]);
+
+    let set = bench.store.set(&set.name).unwrap().unwrap();
+    let refused = bench.store.plan_rollback(&set, &tag).unwrap_err();
+    assert!(matches!(refused, Error::Refused { .. }), "{refused}");
+    assert!(refused.to_string().contains("@autosnap_daily"), "{refused}");
+}
+
+#[test]
+fn a_link_to_another_machines_disk_is_refused() {
+    if !in_lab() {
+        return;
+    }
+    let pool = Pool::get();
+    let bench = pool.bench(Arc::new(Library::load().unwrap()));
+    let (web, db) = (machine(&bench, "web"), machine(&bench, "db"));
+    [&web, &db].into_iter().for_each(|set| bench.store.ready(set).unwrap());
+    let (path, wrong) = (&web.volumes[0].path, std::fs::read_link(&db.volumes[0].path).unwrap());
+    std::fs::remove_file(path).unwrap();
+    std::os::unix::fs::symlink(wrong, path).unwrap();
+
+    let refused = bench.store.ready(&web).unwrap_err();
+    assert!(matches!(refused, Error::Refused { .. }), "{refused}");
+    bench.store.ready(&db).unwrap();
+}
