@@ -23,12 +23,16 @@ pub struct Key {
 
 /// Every setting there is.
 pub const KEYS: &[Key] = &[
-    Key { name: "store", default: "", about: "volume store for machines; unset: what this host has" },
+    Key {
+        name: "store",
+        default: "",
+        about: "volume store for machines: dir or zfs; unset: zfs where zfs-root is set, or else dir",
+    },
     Key { name: "store-root", default: "/var/lib/kld/store", about: "folder of the directory store" },
     Key {
         name: "zfs-root",
         default: "",
-        about: "dataset of the ZFS store; unset: POOL/kld, where there is one",
+        about: "dataset of the ZFS store; unset: POOL/kld, where --store zfs asks for it",
     },
     Key { name: "hypervisor", default: "libvirt", about: "who runs machines" },
     Key { name: "libvirt-uri", default: "qemu:///system", about: "libvirt connection" },

@@ -40,12 +40,11 @@ fn zfs(config: &Config) -> Result<ZvolStore> {
     Ok(ZvolStore::new(root, absolute(config, "state-dir")?.join("zfs")))
 }
 
-/// The store that is named, or else what the host has: ZFS where a dataset is meant for it.
+/// The store that is named, or else the directory store; the ZFS store where its dataset is named. It is not chosen
+/// by what the host has as long as it has not been through all that the directory store has.
 fn store(config: &Config) -> Result<Arc<dyn VolumeStore>> {
     match config.get("store") {
-        "" if config.get("zfs-root").is_empty() && ZvolStore::found_root().is_none() => {
-            by_name("store", "dir", STORES)?(config)
-        }
+        "" if config.get("zfs-root").is_empty() => by_name("store", "dir", STORES)?(config),
         "" => by_name("store", "zfs", STORES)?(config),
         name => by_name("store", name, STORES)?(config),
     }

@@ -1,5 +1,5 @@
-//! The calls, with their numbers, arguments and results (libvirt's src/remote/remote_protocol.x). Numbers and
-//! layouts are never changed there: daemons and clients of different ages speak with each other.
+//! The calls, with their numbers, arguments and results (libvirt's src/remote/remote_protocol.x). Daemons
+//! and clients of different ages speak with each other, so numbers and layouts that are out stay as they are.
 
 use uuid::Uuid;
 

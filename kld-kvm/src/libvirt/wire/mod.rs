@@ -2,7 +2,7 @@
 //!
 //! libvirt.so.0 brings more than fifty libraries; loading them takes longer than all that a clone asks of
 //! libvirt. What is spoken here is the protocol between that library and its daemon, which is libvirt's own
-//! affair, but has kept its numbers and layouts since 2008 so that old and new speak with each other. Therefore
+//! affair: it promises it to nobody else, but keeps numbers and layouts, so that old and new speak. Therefore
 //! this way is an opportunity, never a must: whatever is not exactly as expected (another URI, no socket, no
 //! rights, authentication, an answer that makes no sense) is asked again through the library, which also finds
 //! the words for it.
