@@ -184,7 +184,7 @@ fn sizes_networks_and_files_that_cannot_be_are_refused() {
         "kvm-create new --user bad:user",
         "kvm-create new --package -rf",
         "kvm-create new --hostname a_b/c",
-        "kvm-create new --store zfs",
+        "kvm-create new --store nfs",
         "kvm-create",
     ]), @"
     $ kvm-create new --disk 0
@@ -292,10 +292,10 @@ fn sizes_networks_and_files_that_cannot_be_are_refused() {
     error: the machine name 'a_b/c' contains '/'
     hint: use letters, digits, '.', '_' and '-', starting with a letter or a digit, at most 63 bytes
 
-    $ kvm-create new --store zfs
+    $ kvm-create new --store nfs
     exit 2
-    error: there is no store 'zfs'
-    hint: known here: dir
+    error: there is no store 'nfs'
+    hint: known here: zfs, dir
 
     $ kvm-create
     exit 2

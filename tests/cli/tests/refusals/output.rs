@@ -124,7 +124,7 @@ fn the_front_door_and_the_settings_say_what_they_do_not_know() {
         "kvm-list --set libvirt-timeout=soon",
         "kvm-list --set libvirt-timeout=0",
         "kvm-list --set hypervisor=xen",
-        "kvm-list --set store=zfs",
+        "kvm-list --set store=nfs",
         "kvm-list --set state-dir=relative",
         "kvm-list --config /nonexistent.toml",
         &unknown,
@@ -184,7 +184,7 @@ fn the_front_door_and_the_settings_say_what_they_do_not_know() {
     $ kvm-list --set nonsense=1
     exit 2
     error: unknown setting 'nonsense'
-    hint: the settings are store, store-root, hypervisor, libvirt-uri, libvirt-timeout, state-dir, network
+    hint: the settings are store, store-root, zfs-root, hypervisor, libvirt-uri, libvirt-timeout, state-dir, network
 
     $ kvm-list --set nonsense
     exit 2
@@ -206,10 +206,10 @@ fn the_front_door_and_the_settings_say_what_they_do_not_know() {
     error: there is no hypervisor 'xen'
     hint: known here: libvirt
 
-    $ kvm-list --set store=zfs
+    $ kvm-list --set store=nfs
     exit 2
-    error: there is no store 'zfs'
-    hint: known here: dir
+    error: there is no store 'nfs'
+    hint: known here: zfs, dir
 
     $ kvm-list --set state-dir=relative
     exit 2
