@@ -285,12 +285,12 @@ pub fn another_domains_uuid_is_refused(make: Make) {
 /// And nothing is made of it.
 pub fn what_is_no_definition_is_refused(make: Make) {
     let case = Case::new(make);
-    let count = || ok("domains", case.hypervisor().domains()).len();
-    let before = count();
     for text in ["", "web-5", "<domain/>"] {
         assert!(case.hypervisor().define(text).is_err(), "'{text}'");
     }
-    assert_eq!(count(), before);
+    // Others may be at work on the same host: they are not counted.
+    let domains = ok("domains", case.hypervisor().domains());
+    assert!(domains.iter().all(|domain| !["", "web-5"].contains(&domain.name.as_str())), "{domains:?}");
 }
 
 /// What is not there is as wanted.

@@ -16,12 +16,18 @@ use kld_core::lock::Lock;
 use kld_core::probe::Verdict;
 use kld_core::store::{Consistency, StateFile, StoreChange};
 use kld_core::timing::phase;
-use kld_core::{Error, MachineName, Result, SnapshotTag, fsio};
+use kld_core::{Error, MachineName, Result, SnapshotTag, fsio, time};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::Machines;
 use crate::domain::{Definition, Disk};
+
+/// An operation that began so many seconds ago may have been killed a moment ago.
+const RECENT: u64 = 5;
+
+/// How long a hypervisor's daemon may be busy with what a killed run has asked of it.
+const UNDER_WAY: Duration = Duration::from_millis(300);
 
 /// The largest file of UEFI variables that is restored.
 const LARGEST_NVRAM: u64 = 64 << 20;
@@ -210,6 +216,7 @@ impl Machines {
             .with_hint(format!("run a tool with --set libvirt-uri='{}'", work.place)));
         }
         let recovered = Recovered { title: entry.title.clone(), finished: entry.phase == Phase::Decided };
+        self.let_the_daemon_come_to_an_end(entry.began);
         let mut touched = false;
         let outcome = match entry.phase {
             Phase::Staging => self.undo(&entry.work),
@@ -232,6 +239,14 @@ impl Machines {
                     None => error,
                 })
             }
+        }
+    }
+
+    /// A daemon that a run asked for something just before it was killed may still be doing it, and would make a
+    /// domain that has been undone. Nobody can ask it about that; but it takes milliseconds.
+    fn let_the_daemon_come_to_an_end(&self, began: u64) {
+        if time::now().saturating_sub(began) <= RECENT {
+            std::thread::sleep(UNDER_WAY);
         }
     }
 

@@ -117,7 +117,7 @@ work:   pushq   %rcx
         popq    %rcx
         ret
 
-        .balign 8
+        .balign 8, 0
 gdt:    .quad   0
         .quad   0x00cf9b000000ffff      # 0x08: 32-bit code
         .quad   0x00cf93000000ffff      # 0x10: data
