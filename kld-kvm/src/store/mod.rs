@@ -66,11 +66,6 @@ impl DirStore {
         self.layout.root()
     }
 
-    /// Whether this path is one of the store's own volumes, which a machine outside of it must not use.
-    pub fn owns(&self, path: &Path) -> bool {
-        self.layout.is_ours(path)
-    }
-
     /// What a test has prepared to end a run is for this run only.
     fn whole_run(&self, outcome: Result<()>) -> Result<()> {
         #[cfg(test)]
