@@ -1,10 +1,13 @@
 //! Names for contents, and a quick proof that a folder is as it was made.
 
-use std::os::unix::fs::MetadataExt;
+use std::fs::{File, Metadata};
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 
 use kld_core::Result;
 use kld_core::error::Trying;
+use nix::errno::Errno;
+use nix::unistd::{Whence, lseek};
 
 /// A digest that notices accidents, the same with every compiler (FNV-1a). It is no protection against malice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +32,16 @@ impl Digest {
         let step = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
         Digest(length.iter().chain(part).fold(self.0, step))
     }
+
+    /// This digest with one more piece of a long part, eight bytes at a time.
+    fn with_words(self, piece: &[u8]) -> Digest {
+        let (words, rest) = piece.as_chunks::<8>();
+        // Turned, so that the upper bits of a word reach the lower ones.
+        let step = |hash: u64, word: &[u8; 8]| {
+            (hash.rotate_left(29) ^ u64::from_le_bytes(*word)).wrapping_mul(0x0100_0000_01b3)
+        };
+        Digest(words.iter().fold(self.0, step)).with(rest)
+    }
 }
 
 impl std::fmt::Display for Digest {
@@ -37,9 +50,34 @@ impl std::fmt::Display for Digest {
     }
 }
 
-/// A digest of what is in a folder: each file's path, type, size and time of change. It finds what was removed, cut
-/// short or edited, in the time of a walk.
-pub(crate) fn fingerprint(root: &Path) -> Result<String> {
+/// A digest of how a folder's files look: path, type, size and times of each. It finds what was removed, cut short or
+/// written to, in the time of a walk; a copy of the folder looks different.
+pub(crate) fn look(root: &Path) -> Result<String> {
+    walk(root, |digest, _, meta| {
+        let times = [(meta.mtime(), meta.mtime_nsec()), (meta.ctime(), meta.ctime_nsec())];
+        Ok(digest.with(format!("{:o} {} {times:?}", meta.mode(), meta.size()).as_bytes()))
+    })
+}
+
+/// A digest of what a folder's files hold: path, type and contents of each. It reads every byte.
+pub(crate) fn contents(root: &Path) -> Result<String> {
+    walk(root, |digest, path, meta| {
+        let digest = digest.with(format!("{:o}", meta.mode()).as_bytes());
+        let what = || format!("cannot read {}", path.display());
+        if meta.is_symlink() {
+            let target = std::fs::read_link(path).trying(what)?;
+            return Ok(digest.with(target.as_os_str().as_encoded_bytes()));
+        }
+        if !meta.is_file() {
+            return Ok(digest.with(meta.rdev().to_string().as_bytes()));
+        }
+        read_file(path, meta.size(), digest).trying(what)
+    })
+}
+
+/// Adds something of each file to a digest, in a fixed order. A folder's own size and times change when anything in it
+/// does, which is seen anyway.
+fn walk(root: &Path, add: impl Fn(Digest, &Path, &Metadata) -> Result<Digest>) -> Result<String> {
     let mut digest = Digest::default();
     let mut folders = vec![root.to_path_buf()];
     let mut count = 0;
@@ -50,26 +88,67 @@ pub(crate) fn fingerprint(root: &Path) -> Result<String> {
         entries.sort_by_key(std::fs::DirEntry::file_name);
         for entry in entries {
             let path = entry.path();
-            if path == root.join(crate::cache::STAMP) {
+            if folder == root && crate::cache::is_stamp(&path) {
                 continue;
             }
             let meta = entry.metadata().trying(|| format!("cannot read {}", path.display()))?;
             digest = digest.with(path.strip_prefix(root).unwrap_or(&path).as_os_str().as_encoded_bytes());
-            // A folder's size and time change when anything below it does, which is seen anyway.
-            let (size, time) = if meta.is_dir() { (0, 0) } else { (meta.size(), meta.mtime()) };
-            digest = digest.with(format!("{:o} {size} {time}", meta.mode()).as_bytes());
-            count += 1;
             if meta.is_dir() {
+                digest = digest.with(format!("{:o}", meta.mode()).as_bytes());
                 folders.push(path);
+            } else {
+                digest = add(digest, &path, &meta)?;
             }
+            count += 1;
         }
     }
     Ok(format!("{digest} {count}"))
 }
 
+/// A page of a file, the least that a hole can be.
+const PAGE: usize = 4096;
+
+/// Adds a file's pages with their places, those of zeros left out: a copy may have holes elsewhere.
+fn read_file(path: &Path, size: u64, mut digest: Digest) -> std::io::Result<Digest> {
+    let file = File::open(path)?;
+    let (mut buffer, mut at) = (vec![0; 256 * PAGE], 0);
+    while let Some((data, hole)) = next_data(&file, at)? {
+        at = data - data % PAGE as u64;
+        while at < hole.min(size) {
+            let most = usize::try_from(size - at).unwrap_or(usize::MAX).min(buffer.len());
+            file.read_exact_at(&mut buffer[..most], at)?;
+            for page in buffer[..most].chunks(PAGE) {
+                if page != &[0; PAGE][..page.len()] {
+                    digest = digest.with_words(&at.to_le_bytes()).with_words(page);
+                }
+                at += page.len() as u64;
+            }
+        }
+    }
+    Ok(digest.with(&size.to_le_bytes()))
+}
+
+/// Where the next data from `at` on begins and ends.
+fn next_data(file: &File, at: u64) -> std::io::Result<Option<(u64, u64)>> {
+    let seek = |at: u64, whence| {
+        lseek(file, i64::try_from(at).unwrap_or(i64::MAX), whence)
+            .map(|at| u64::try_from(at).unwrap_or_default())
+    };
+    match seek(at, Whence::SeekData) {
+        Err(Errno::ENXIO) => Ok(None),
+        data => {
+            let data = data?;
+            Ok(Some((data, seek(data, Whence::SeekHole)?)))
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What a test does to a thing in its folder.
+    type Damage = fn(&Path);
 
     #[test]
     fn parts_are_kept_apart() {
@@ -77,18 +156,61 @@ mod tests {
         assert_eq!(Digest::of(["ab", "c"]), Digest::of(["ab", "c"]));
     }
 
-    #[test]
-    fn a_file_cut_short_or_removed_changes_the_fingerprint() {
+    /// A folder with a program, a link and a file that is mostly a hole.
+    fn folder() -> tempfile::TempDir {
         let dir = tempfile::tempdir().unwrap();
-        let program = dir.path().join("usr/bin/qemu");
-        std::fs::create_dir_all(program.parent().unwrap()).unwrap();
-        std::fs::write(&program, b"0123456789").unwrap();
-        let whole = fingerprint(dir.path()).unwrap();
-        assert_eq!(whole, fingerprint(dir.path()).unwrap());
-        std::fs::write(&program, b"01234").unwrap();
-        let cut = fingerprint(dir.path()).unwrap();
-        std::fs::remove_file(&program).unwrap();
-        let removed = fingerprint(dir.path()).unwrap();
-        assert!(whole != cut && cut != removed && whole != removed);
+        let bin = dir.path().join("usr/bin");
+        std::fs::create_dir_all(&bin).unwrap();
+        std::fs::write(bin.join("qemu"), vec![7; 3 << 20]).unwrap();
+        std::os::unix::fs::symlink("qemu", bin.join("link")).unwrap();
+        let memory = File::create(dir.path().join("memory")).unwrap();
+        memory.write_all_at(b"begin", 0).unwrap();
+        memory.write_all_at(b"end", 8 << 20).unwrap();
+        dir
+    }
+
+    /// Until file systems give another time.
+    fn tick() {
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+
+    fn write(path: &Path, at: u64, byte: u8) {
+        File::options().write(true).open(path).unwrap().write_all_at(&[byte], at).unwrap();
+    }
+
+    #[test]
+    fn every_kind_of_damage_changes_look_and_contents() {
+        let damages: [(&str, Damage); 6] = [
+            ("a bit flipped", |root| write(&root.join("usr/bin/qemu"), (3 << 20) - 1, 7 ^ 0x80)),
+            ("a byte written into a hole", |root| write(&root.join("memory"), 4 << 20, 1)),
+            ("cut short", |root| {
+                File::options().write(true).open(root.join("memory")).unwrap().set_len(8 << 20).unwrap();
+            }),
+            ("removed", |root| std::fs::remove_file(root.join("usr/bin/qemu")).unwrap()),
+            ("a link turned", |root| {
+                std::fs::remove_file(root.join("usr/bin/link")).unwrap();
+                std::os::unix::fs::symlink("echo", root.join("usr/bin/link")).unwrap();
+            }),
+            ("added", |root| std::fs::write(root.join("usr/more"), "").unwrap()),
+        ];
+        for (what, damage) in damages {
+            let dir = folder();
+            let whole = (look(dir.path()).unwrap(), contents(dir.path()).unwrap());
+            assert_eq!(whole, (look(dir.path()).unwrap(), contents(dir.path()).unwrap()));
+            tick();
+            damage(dir.path());
+            assert_ne!(look(dir.path()).unwrap(), whole.0, "{what}");
+            assert_ne!(contents(dir.path()).unwrap(), whole.1, "{what}");
+        }
+    }
+
+    #[test]
+    fn the_same_contents_look_different_after_they_were_written_again() {
+        let dir = folder();
+        let (looked, held) = (look(dir.path()).unwrap(), contents(dir.path()).unwrap());
+        tick();
+        write(&dir.path().join("usr/bin/qemu"), 0, 7);
+        assert_ne!(look(dir.path()).unwrap(), looked);
+        assert_eq!(contents(dir.path()).unwrap(), held);
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use kld_core::error::Trying;
 use kld_core::{Change, Result, fsio};
 
-use crate::cache::Cache;
+use crate::cache::{self, Cache};
 use crate::contained;
 use crate::digest::Digest;
 use crate::initramfs;
@@ -36,7 +36,7 @@ impl Image {
         bare: bool,
     ) -> Result<Change<Image>> {
         let release = tree.kernel()?;
-        let made = cache.ensure(&key(tree, &release, modules, bare)?, |folder| {
+        let made = cache.ensure(&Image::key(tree, modules, bare)?, |folder| {
             let image = Image::in_folder(folder, bare);
             let kernel = tree.path("boot").join(format!("vmlinuz-{release}"));
             std::fs::copy(&kernel, &image.kernel).trying(|| format!("cannot copy {}", kernel.display()))?;
@@ -51,29 +51,33 @@ impl Image {
 
     /// The image of a tree and modules, where it is packed and whole.
     pub fn find(cache: &Cache, tree: &Tree, modules: Option<&Modules>, bare: bool) -> Result<Option<Image>> {
-        let key = key(tree, &tree.kernel()?, modules, bare)?;
-        Ok(cache.find(&key).map(|folder| Image::in_folder(&folder, bare)))
+        Ok(cache.find(&Image::key(tree, modules, bare)?).map(|folder| Image::in_folder(&folder, bare)))
+    }
+
+    /// The name in the cache: another tree, other modules or another agent are another image.
+    pub fn key(tree: &Tree, modules: Option<&Modules>, bare: bool) -> Result<String> {
+        let release = tree.kernel()?;
+        let parts = [
+            PACK.as_bytes(),
+            initramfs::INIT.as_bytes(),
+            initramfs::AGENT,
+            release.as_bytes(),
+            &[bare.into()],
+        ];
+        let names = initramfs::MODULES.iter().chain(initramfs::WELCOME);
+        let mut digest = names.fold(Digest::of(parts), |digest, name| digest.with(name.as_bytes()));
+        for origin in [Some(tree.root()), modules.map(Modules::archive)].into_iter().flatten() {
+            // What the folder holds, so that a tree that was made again is packed again.
+            let held = cache::held(origin.parent().unwrap_or(origin)).unwrap_or_default();
+            digest = digest.with(origin.as_os_str().as_encoded_bytes()).with(held.as_bytes());
+        }
+        Ok(format!("image-{digest}"))
     }
 
     fn in_folder(folder: &Path, bare: bool) -> Image {
         let root = (!bare).then(|| folder.join("root.erofs"));
         Image { kernel: folder.join("vmlinuz"), initramfs: folder.join("initramfs"), root }
     }
-}
-
-/// The name in the cache: another tree, other modules or another agent are another image.
-fn key(tree: &Tree, release: &str, modules: Option<&Modules>, bare: bool) -> Result<String> {
-    let parts =
-        [PACK.as_bytes(), initramfs::INIT.as_bytes(), initramfs::AGENT, release.as_bytes(), &[bare.into()]];
-    let names = initramfs::MODULES.iter().chain(initramfs::WELCOME);
-    let mut digest = names.fold(Digest::of(parts), |digest, name| digest.with(name.as_bytes()));
-    for origin in [Some(tree.root()), modules.map(Modules::archive)].into_iter().flatten() {
-        // The folder's stamp, so that a tree that was made again is packed again.
-        let folder = origin.parent().unwrap_or(origin);
-        let stamp = fsio::read_text(&folder.join(crate::cache::STAMP), 64)?.unwrap_or_default();
-        digest = digest.with(origin.as_os_str().as_encoded_bytes()).with(stamp.as_bytes());
-    }
-    Ok(format!("image-{digest}"))
 }
 
 fn pack(tree: &Tree, release: &str, modules: Option<&Modules>, folder: &Path, root: &Path) -> Result<()> {

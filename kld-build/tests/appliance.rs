@@ -17,7 +17,7 @@ fn design() -> Design {
         let image = Image::ensure(&Cache::of_user(), &tree, None, true).unwrap().into_inner();
         let disks = vec![Disk { serial: "data".into(), size: ByteSize::mib(64) }];
         let shape = Shape { memory: ByteSize::mib(256), processors: 1, disks, interfaces: 1 };
-        Design { qemu: Qemu::of(&tree), image, shape }
+        Design { qemu: Qemu::of(&tree), image, shape, patience: Design::PATIENCE }
     };
     DESIGN.get_or_init(make).clone()
 }

@@ -16,6 +16,8 @@ use kld_lab::{Keeper, Labs, Parts, tools};
 use crate::shell;
 
 mod inside;
+mod suites;
+mod timed;
 
 /// Run commands in a guest with a real kernel, OpenZFS, WireGuard and KVM
 ///
@@ -71,8 +73,14 @@ enum Errand {
     },
     /// Say which labs are up, and where the parts are
     Status,
-    /// Run the tests that drive a lab, or a crate's own tests inside one
+    /// Run the tests that drive labs and those that run inside one, or a crate's own tests inside one
     Test {
+        /// Also run what takes long
+        #[arg(long, conflicts_with = "package")]
+        full: bool,
+        /// The lab that a crate's tests run inside; one of their own if the lab `lab` is not up
+        #[arg(long, default_value = "lab", requires = "package")]
+        lab: String,
         /// Run the tests of this crate inside a lab
         #[arg(long, short)]
         package: Vec<String>,
@@ -93,7 +101,7 @@ pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode> {
     let cache = Cache::of_user();
     let labs = Labs::of(&cache);
     let done = match &args.errand {
-        Errand::Build => Parts::ensure(&cache, ui).map(drop),
+        Errand::Build => build(ui),
         Errand::Up { names } => up(&cache, names, ui),
         Errand::Run { lab, command } => return command_in(&cache, &labs, lab, command, ui),
         Errand::Copy { from, to } => copy(&labs, from, to),
@@ -101,23 +109,40 @@ pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode> {
         Errand::Down { all: true, .. } => down(&labs, &labs.up(), ui),
         Errand::Down { names, .. } => down(&labs, names, ui),
         Errand::Status => status(&cache, &labs, ui),
-        Errand::Test { package, .. } if package.is_empty() => test(ui),
-        Errand::Test { package, arguments } => {
-            let (own, agent) = reach(&cache, &labs, "lab", ui)?;
-            let run = inside::test(&agent, package, arguments, ui);
+        Errand::Test { full, package, .. } if package.is_empty() => test(*full, ui),
+        Errand::Test { lab, package, arguments, .. } => {
+            let (own, agent) = reach(&cache, &labs, lab, ui)?;
+            let build = package.iter().flat_map(|package| ["--package", package]).collect();
+            let run = inside::Run { build, arguments: arguments.clone(), environment: Vec::new() };
+            let ran = inside::test(&agent, &run, ui);
             drop(own);
-            run
+            ran
         }
         Errand::Keep { names } => keep(&cache, &labs, names, ui),
     };
     done.map(|()| ExitCode::SUCCESS)
 }
 
-/// Runs the tests that need a lab, with their output as it comes.
-pub fn test(ui: &Ui) -> Result<()> {
+/// Makes the lab's parts, where they are missing or damaged; every byte of them is read.
+pub fn build(ui: &Ui) -> Result<()> {
+    let cache = Cache::of_user();
+    Parts::check(&cache, ui)?;
+    Parts::ensure(&cache, ui).map(drop)
+}
+
+/// Runs the tests that need a lab, with their output as it comes: those that drive labs from outside, and those that
+/// run inside one.
+pub fn test(full: bool, ui: &Ui) -> Result<()> {
     let packages = ["--package", "kld-build", "--package", "kld-lab"];
     let wanted = ["--ignored", "--nocapture", "--skip", "helper_that"];
-    shell::watch(ui, shell::cargo(&[&["test"], &packages[..], &["--"], &wanted].concat()))
+    let mut outside = shell::cargo(&[&["test"], &packages[..], &["--"], &wanted].concat());
+    if full {
+        outside.env("KLD_FULL", "1");
+    }
+    shell::time(ui, outside)?;
+    let (_lab, agent) = start(&Cache::of_user(), "lab", ui)?;
+    tools::bring(&agent, &kld_test_support::tool::built_here())?;
+    suites::run(&agent, full, ui)
 }
 
 fn up(cache: &Cache, names: &[String], ui: &Ui) -> Result<()> {
@@ -155,14 +180,20 @@ fn reach(cache: &Cache, labs: &Labs, name: &str, ui: &Ui) -> Result<(Option<(App
         Some(agent) => (None, agent),
         None if name != "lab" => return Err(not_up(name)),
         None => {
-            let network = Network::new()?;
-            let lab = Parts::ensure(cache, ui)?.start(name, 1, &[network.plug()])?;
-            let agent = lab.agent();
-            (Some((lab, network)), agent)
+            let (lab, agent) = start(cache, name, ui)?;
+            (Some(lab), agent)
         }
     };
     tools::bring(&agent, &kld_test_support::tool::built_here())?;
     Ok((own, agent))
+}
+
+/// A new lab, alone on its network.
+fn start(cache: &Cache, name: &str, ui: &Ui) -> Result<((Appliance, Network), Agent)> {
+    let network = Network::new()?;
+    let lab = Parts::ensure(cache, ui)?.start(name, 1, &[network.plug()])?;
+    let agent = lab.agent();
+    Ok(((lab, network), agent))
 }
 
 fn command_in(cache: &Cache, labs: &Labs, name: &str, command: &[String], ui: &Ui) -> Result<ExitCode> {

@@ -26,6 +26,7 @@ pub struct Args {
 
 /// What comes from Debian or Ubuntu: a package, and how to see on other systems whether it is there.
 const NEEDS: &[(&str, Sign)] = &[
+    ("binutils", Sign::Program("strip")),
     ("gcc", Sign::Program("cc")),
     ("libc6-dev", Sign::Library("")),
     ("pkg-config", Sign::Program("pkg-config")),

@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Instant;
 
 use kld_core::error::Trying;
 use kld_core::ui::{Ui, printable};
@@ -26,6 +27,14 @@ pub fn program(name: &str) -> Command {
     let mut command = Command::new(name);
     command.env("PATH", kld_core::exec::SEARCH_PATH);
     command
+}
+
+/// As [`watch`], and says how long it took.
+pub fn time(ui: &Ui, command: Command) -> Result<()> {
+    let (line, start) = (spell(&command), Instant::now());
+    let watched = watch(ui, command);
+    ui.note(format!("{line} took {:.1} s", start.elapsed().as_secs_f64()));
+    watched
 }
 
 /// Says what is run, runs it with this terminal, and fails when it does.

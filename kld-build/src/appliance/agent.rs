@@ -21,7 +21,11 @@ pub(super) const PORTS: usize = 4;
 #[derive(Debug, Clone)]
 pub struct Agent {
     folder: PathBuf,
+    limit: Option<Duration>,
 }
+
+/// How long the agent may take to answer; all its ports may be in use.
+const CONNECT: Duration = Duration::from_secs(30);
 
 /// How a command ended, and what it said.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,7 +51,13 @@ pub struct Pipes<'a> {
 impl Agent {
     /// The agent of the guest whose appliance has this folder.
     pub fn at(folder: impl Into<PathBuf>) -> Agent {
-        Agent { folder: folder.into() }
+        Agent { folder: folder.into(), limit: None }
+    }
+
+    /// The same agent, which gives up a command that takes longer.
+    #[must_use]
+    pub fn limited(self, limit: Duration) -> Agent {
+        Agent { limit: Some(limit), ..self }
     }
 
     /// The socket of a port.
@@ -94,11 +104,17 @@ impl Agent {
             return Err(Error::usage(format!("cannot run {name}: its arguments are too long"))
                 .with_hint("hand long input over on standard input"));
         }
-        let mut session = self.connect(Instant::now() + Duration::from_secs(30))?;
+        let deadline = self.limit.map(|limit| Instant::now() + limit);
+        let patience = self.limit.map_or(CONNECT, |limit| limit.min(CONNECT));
+        let mut session = self.connect(Instant::now() + patience)?;
         session.send(wire::RUN, &arguments)?;
         session.feed(pipes.stdin)?;
         loop {
-            let (kind, payload) = session.next(None)?;
+            let Some((kind, payload)) = session.next(deadline)? else {
+                let limit = self.limit.unwrap_or_default().as_secs();
+                let cause = format!("it was not done within {limit} s");
+                return Err(Error::failed(format!("{name} failed in the guest"), cause));
+            };
             let write = |out: &mut dyn Write| match out.write_all(&payload).and_then(|()| out.flush()) {
                 Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Err(Error::ClosedPipe),
                 written => written.trying(|| format!("cannot hand on what {name} says")),
@@ -179,8 +195,10 @@ impl Session {
         let hello = [&[0], &wire::encode(wire::HELLO, &nonce)[..]].concat();
         write(&self.writer, &hello)?;
         loop {
-            if self.next(Some(deadline))? == (wire::HELLO, nonce.clone()) {
-                return Ok(self);
+            match self.next(Some(deadline))? {
+                Some((wire::HELLO, payload)) if payload == nonce => return Ok(self),
+                Some(_) => {}
+                None => return Err(Error::failed("cannot reach the guest", "its agent does not answer")),
             }
         }
     }
@@ -189,15 +207,16 @@ impl Session {
         write(&self.writer, &wire::encode(kind, payload))
     }
 
-    fn next(&mut self, deadline: Option<Instant>) -> Result<(u8, Vec<u8>)> {
+    /// The next frame; `None` where none came in time.
+    fn next(&mut self, deadline: Option<Instant>) -> Result<Option<(u8, Vec<u8>)>> {
         let mut buffer = vec![0; 2 * wire::CHUNK];
         loop {
             if let Some(frame) = self.frames.pop_front() {
-                return Ok(frame);
+                return Ok(Some(frame));
             }
             let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
             if left == Some(Duration::ZERO) {
-                return Err(Error::failed("cannot reach the guest", "its agent does not answer"));
+                return Ok(None);
             }
             let read = self.stream.set_read_timeout(left).and_then(|()| self.stream.read(&mut buffer));
             match read {

@@ -34,9 +34,6 @@ use qmp::Qmp;
 /// The file of a saved state.
 const MEMORY: &str = "memory";
 
-/// What a guest must have done after this time, also on a busy machine that translates its instructions.
-const PATIENCE: Duration = Duration::from_secs(150);
-
 /// What a guest is made of.
 #[derive(Debug, Clone)]
 pub struct Design {
@@ -46,6 +43,8 @@ pub struct Design {
     pub image: Image,
     /// Its hardware.
     pub shape: Shape,
+    /// A guest that has not booted, or does not answer after it was restored, hangs after this time.
+    pub patience: Duration,
 }
 
 /// A running guest. Dropping it ends it.
@@ -59,6 +58,9 @@ pub struct Appliance {
 }
 
 impl Design {
+    /// Enough [patience](Self::patience) also on a busy machine that translates a guest's instructions.
+    pub const PATIENCE: Duration = Duration::from_secs(150);
+
     /// A name for a state saved by this design: another QEMU, image or hardware is another state.
     pub fn key(&self) -> Result<String> {
         let mut digest = Digest::of([self.qemu.version()?]);
@@ -82,8 +84,9 @@ impl Design {
     fn boot_once(&self, plugs: &[Plug]) -> Result<Appliance> {
         let mut guest = Appliance::start(self, plugs, None)?;
         guest.qmp.ask("cont", json!({}))?;
-        guest.await_ready()?;
-        guest.settle(plugs)?;
+        let deadline = Instant::now() + self.patience;
+        guest.await_ready(deadline)?;
+        guest.settle(plugs, deadline)?;
         Ok(guest)
     }
 
@@ -91,7 +94,7 @@ impl Design {
     pub fn restore(&self, state: &Path, plugs: &[Plug]) -> Result<Appliance> {
         let mut guest = Appliance::start(self, plugs, Some(&state.join(MEMORY)))?;
         guest.qmp.ask("cont", json!({}))?;
-        guest.settle(plugs)?;
+        guest.settle(plugs, Instant::now() + self.patience)?;
         Ok(guest)
     }
 }
@@ -151,7 +154,7 @@ impl Appliance {
     /// Saves its state in a folder that exists, and ends it. Its disks must be as empty as at its start, since they
     /// are not saved.
     pub fn save(mut self, state: &Path) -> Result<()> {
-        self.agent().ask(&["sync"])?;
+        self.agent().limited(Duration::from_secs(60)).ask(&["sync"])?;
         self.qmp.ask("stop", json!({}))?;
         self.map_memory()?;
         let path = state.join(MEMORY);
@@ -175,8 +178,7 @@ impl Appliance {
 
     /// Waits for the guest's word that its devices are there. Speaking to the agent's ports while the kernel sets them
     /// up asks for trouble.
-    fn await_ready(&self) -> Result<()> {
-        let deadline = Instant::now() + PATIENCE;
+    fn await_ready(&self, deadline: Instant) -> Result<()> {
         while !self.console().contains("kld: ready") {
             if Instant::now() > deadline || !self.is_running() {
                 let what = "the guest does not boot";
@@ -189,9 +191,10 @@ impl Appliance {
     }
 
     /// A guest that was restored has the past's time and the interfaces' addresses of all its siblings.
-    fn settle(&self, plugs: &[Plug]) -> Result<()> {
+    fn settle(&self, plugs: &[Plug], deadline: Instant) -> Result<()> {
+        let left = || deadline.saturating_duration_since(Instant::now());
         let agent = self.agent();
-        agent.wait(PATIENCE).map_err(|error| self.explain("the guest does not answer").unwrap_or(error))?;
+        agent.wait(left()).map_err(|error| self.explain("the guest does not answer").unwrap_or(error))?;
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         let time = format!("{}.{:09}", now.as_secs(), now.subsec_nanos());
         let mut random = [0; 32];
@@ -204,7 +207,7 @@ impl Appliance {
         command.extend(
             (0..plugs.len()).map(|number| format!("52:54:00:{}:{}:{number:02x}", &seed[..2], &seed[2..4])),
         );
-        agent.ask(&command).map(drop)
+        agent.limited(left()).ask(&command).map(drop)
     }
 
     /// Why the guest does not answer: QEMU's last words where it failed, else those of the guest.

@@ -3,6 +3,7 @@
 //! A violation panics, as a failed assertion does. Contents are compared as the guest sees them, so that a store
 //! is judged by what it keeps and not by how.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -35,6 +36,34 @@ pub trait Bench {
     fn interrupt(&self, steps: usize) -> bool {
         let _ = steps;
         false
+    }
+    /// How much is tried where each try costs seconds.
+    fn sample(&self) -> Sample {
+        Sample::ALL
+    }
+}
+
+/// Which part of the kinds of change a test tries, and of the steps at which each can be interrupted: one out of `of`,
+/// from the one with number `first` on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sample {
+    /// The first; where it differs from test to test, they try all kinds together.
+    pub first: usize,
+    /// Of how many one is tried, at least 1.
+    pub of: usize,
+}
+
+impl Sample {
+    /// Every kind, and every step.
+    pub const ALL: Sample = Sample { first: 0, of: 1 };
+
+    fn numbers(self, shift: usize) -> impl Iterator<Item = usize> {
+        ((self.first + shift) % self.of..).step_by(self.of)
+    }
+
+    /// The kinds of change that are tried, with their numbers.
+    fn kinds(self) -> impl Iterator<Item = (usize, &'static (&'static str, Kind))> {
+        self.numbers(0).map_while(|number| Some((number, KINDS.get(number)?)))
     }
 }
 
@@ -312,7 +341,7 @@ struct Picture {
 
 impl Picture {
     /// The same, without what is new at every making: paths.
-    fn contents_by_set(&self) -> Vec<(String, Vec<String>)> {
+    fn contents_by_set(&self) -> Contents {
         let shown = |volume: &Volume| format!("{} {}", volume.name, self.contents[&volume.path]);
         let of = |set: &Set| {
             let snapshots = set.snapshots.iter().flat_map(|snapshot| &snapshot.volumes);
@@ -415,9 +444,9 @@ fn with_snapshots(case: &Case) {
     case.put("a", b"3");
 }
 
-/// Runs `body` with a fresh bench and a planned change of every kind.
+/// Runs `body` with a fresh bench and a planned change of every kind that is tried.
 fn for_every_kind(make: Make, body: impl Fn(&str, &Case, &StoreChange)) {
-    for (kind, prepare) in KINDS {
+    for (_, (kind, prepare)) in make().sample().kinds() {
         let case = Case::new(make);
         let change = ok(kind, prepare(&case));
         body(kind, &case, &change);
@@ -1102,11 +1131,11 @@ pub fn stage_commit_and_revert_may_be_run_twice(make: Make) {
     });
 }
 
-/// Runs `body` with every step at which a change of every kind can be interrupted, until it says that there are no
-/// more.
+/// Runs `body` with the steps at which a change can be interrupted, until it says that there are no more.
 fn for_every_step(make: Make, body: impl Fn(&str, &Case, &StoreChange, usize) -> bool) {
-    for (kind, prepare) in KINDS {
-        for step in 0.. {
+    let sample = make().sample();
+    for (number, (kind, prepare)) in sample.kinds() {
+        for step in sample.numbers(number) {
             let case = Case::new(make);
             let change = ok(kind, prepare(&case));
             if !body(kind, &case, &change, step) {
@@ -1116,19 +1145,35 @@ fn for_every_step(make: Make, body: impl Fn(&str, &Case, &StoreChange, usize) ->
     }
 }
 
-/// What a change comes to when nothing disturbs it, paths left out.
-fn undisturbed(make: Make, kind: &str) -> Vec<(String, Vec<String>)> {
-    let case = Case::new(make);
-    for (known, prepare) in KINDS {
-        if *known == kind {
-            case.carry_out(prepare(&case));
-        }
+/// What sets and snapshots hold, paths left out.
+type Contents = Vec<(String, Vec<String>)>;
+
+/// What each kind of change comes to when nothing disturbs it.
+struct Undisturbed<'a> {
+    make: Make<'a>,
+    known: RefCell<BTreeMap<String, Contents>>,
+}
+
+impl<'a> Undisturbed<'a> {
+    fn new(make: Make<'a>) -> Self {
+        Undisturbed { make, known: RefCell::default() }
     }
-    case.picture().contents_by_set()
+
+    fn of(&self, kind: &str) -> Contents {
+        let carry_out = || {
+            let case = Case::new(self.make);
+            for (_, prepare) in KINDS.iter().filter(|(known, _)| *known == kind) {
+                case.carry_out(prepare(&case));
+            }
+            case.picture().contents_by_set()
+        };
+        self.known.borrow_mut().entry(kind.to_string()).or_insert_with(carry_out).clone()
+    }
 }
 
 /// At whatever step it was interrupted.
 pub fn an_interrupted_stage_is_undone_or_finished(make: Make) {
+    let undisturbed = Undisturbed::new(make);
     for undo in [true, false] {
         for_every_step(make, |kind, case, change, step| {
             let (before, files) = (case.picture(), state_files(change));
@@ -1142,7 +1187,7 @@ pub fn an_interrupted_stage_is_undone_or_finished(make: Make) {
             } else {
                 ok(kind, case.store().stage(&restarted(change), &files));
                 ok(kind, case.store().commit(&restarted(change)));
-                assert_eq!(case.picture().contents_by_set(), undisturbed(make, kind), "{kind} at {step}");
+                assert_eq!(case.picture().contents_by_set(), undisturbed.of(kind), "{kind} at {step}");
             }
             interrupted
         });
@@ -1151,6 +1196,7 @@ pub fn an_interrupted_stage_is_undone_or_finished(make: Make) {
 
 /// At whatever step it was interrupted.
 pub fn an_interrupted_commit_is_finished(make: Make) {
+    let undisturbed = Undisturbed::new(make);
     for_every_step(make, |kind, case, change, step| {
         ok(kind, case.store().stage(change, &[]));
         if !case.interrupt(step) {
@@ -1159,7 +1205,7 @@ pub fn an_interrupted_commit_is_finished(make: Make) {
         let interrupted = case.store().commit(change).is_err();
         ok(kind, case.store().commit(&restarted(change)));
         let after = case.picture();
-        assert_eq!(after.contents_by_set(), undisturbed(make, kind), "{kind}, interrupted at {step}");
+        assert_eq!(after.contents_by_set(), undisturbed.of(kind), "{kind}, interrupted at {step}");
         interrupted
     });
 }

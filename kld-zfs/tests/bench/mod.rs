@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use kld_core::ByteSize;
-use kld_core::store::conformance::Bench;
+use kld_core::store::conformance::{Bench, Sample};
 use kld_core::store::{Volume, VolumeFormat, VolumeStore};
 use kld_zfs::engine::Engine;
 use kld_zfs::{DatasetName, ZvolStore, device};
@@ -20,6 +20,11 @@ pub fn in_lab() -> bool {
         eprintln!("skipped: this needs a kernel with OpenZFS; 'cargo xtask lab test' runs it in one");
     }
     lab
+}
+
+/// True where everything is tried: `cargo xtask test --full`.
+pub fn full() -> bool {
+    std::env::var_os("KLD_FULL").is_some()
 }
 
 /// Runs a program that must succeed, and returns what it printed.
@@ -59,7 +64,7 @@ impl Pool {
         run("zfs", &["create", "-o", "volmode=dev", place.as_str()]);
         let folder = tempfile::tempdir().unwrap();
         let store = ZvolStore::with_engine(place.child("kld").unwrap(), folder.path(), engine);
-        ZfsBench { store, place, _folder: folder }
+        ZfsBench { store, place, sample: Sample::ALL, _folder: folder }
     }
 }
 
@@ -73,6 +78,7 @@ impl Drop for Pool {
 pub struct ZfsBench {
     pub store: ZvolStore,
     pub place: DatasetName,
+    pub sample: Sample,
     _folder: tempfile::TempDir,
 }
 
@@ -200,6 +206,10 @@ impl Bench for ZfsBench {
     fn interrupt(&self, steps: usize) -> bool {
         self.store.interrupt(steps);
         true
+    }
+
+    fn sample(&self) -> Sample {
+        self.sample
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::time::Duration;
 
 use kld_build::Agent;
 use kld_build::appliance::Pipes;
@@ -11,21 +12,37 @@ use kld_core::ui::Ui;
 use kld_core::{Error, Result};
 use serde_json::Value;
 
+use super::timed::Timed;
 use crate::shell;
 
-/// Builds the packages' test programs and runs them one after the other; all are run, also after a failure.
-pub fn test(agent: &Agent, packages: &[String], arguments: &[String], ui: &Ui) -> Result<()> {
+/// A test program that takes longer hangs.
+const PATIENCE: Duration = Duration::from_secs(2 * 60 * 60);
+
+/// What is run: some packages' tests, or one test program of a package.
+pub struct Run<'a> {
+    /// What cargo is told to build, such as `--package kld-zfs --test lab`.
+    pub build: Vec<&'a str>,
+    /// What the test programs are told.
+    pub arguments: Vec<String>,
+    /// What they find in their environment besides.
+    pub environment: Vec<(String, String)>,
+}
+
+/// Builds the test programs and runs them one after the other; all are run, also after a failure.
+pub fn test(agent: &Agent, run: &Run<'_>, ui: &Ui) -> Result<()> {
     let folder = tempfile::Builder::new().prefix("kld-").tempdir();
     let folder = folder.trying(|| "cannot make a temporary folder".to_string())?;
+    let agent = agent.clone().limited(PATIENCE);
     let mut failed = Vec::new();
-    for program in build(packages)? {
+    for program in build(&run.build)? {
         let name = program.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let stripped = folder.path().join(&name);
         Exec::new("strip").arg("--strip-debug").arg("-o").arg(&stripped).arg(&program).run()?;
         agent.copy_in(&stripped, "/run/kld/tests")?;
-        ui.note(format!("{name} {}", arguments.join(" ")));
-        let command = [&[format!("/run/kld/tests/{name}")], arguments].concat();
-        let (mut stdout, mut stderr) = (std::io::stdout(), std::io::stderr());
+        ui.note(format!("{name} {}", run.arguments.join(" ")));
+        let program = [format!("/run/kld/tests/{name}")];
+        let command = [&["env".to_string()][..], &environment(run), &program, &run.arguments].concat();
+        let (mut stdout, mut stderr) = (Timed::new(std::io::stdout()), std::io::stderr());
         let stdin = Box::new(std::io::empty());
         let code = agent.stream(&command, Pipes { stdin, stdout: &mut stdout, stderr: &mut stderr })?;
         if code != 0 {
@@ -38,11 +55,19 @@ pub fn test(agent: &Agent, packages: &[String], arguments: &[String], ui: &Ui) -
     }
 }
 
-fn build(packages: &[String]) -> Result<Vec<PathBuf>> {
+/// What tests are told of where they run, and the caller's own `KLD_*`. They share one guest with its pools and
+/// processes, and so run one by one; snapshots are only compared, since the sources are not there.
+fn environment(run: &Run<'_>) -> Vec<String> {
+    let own = std::env::vars().filter(|(name, _)| name.starts_with("KLD_"));
+    let fixed =
+        [("KLD_LAB", "1"), ("RUST_TEST_THREADS", "1"), ("INSTA_UPDATE", "no"), ("INSTA_WORKSPACE_ROOT", "/")];
+    let fixed = fixed.map(|(name, value)| (name.to_string(), value.to_string()));
+    own.chain(fixed).chain(run.environment.clone()).map(|(name, value)| format!("{name}={value}")).collect()
+}
+
+fn build(what: &[&str]) -> Result<Vec<PathBuf>> {
     let mut cargo = shell::cargo(&["test", "--no-run", "--message-format=json-render-diagnostics"]);
-    for package in packages {
-        cargo.args(["--package", package]);
-    }
+    cargo.args(what);
     let built = cargo.stdin(Stdio::null()).stderr(Stdio::inherit()).output();
     let built = built.trying(|| "cannot run cargo".to_string())?;
     if !built.status.success() {

@@ -1,0 +1,52 @@
+//! Which tests run inside a lab, all in one that is started once.
+
+use kld_build::Agent;
+use kld_core::ui::Ui;
+use kld_core::{Error, Result};
+
+use super::inside::{self, Run};
+
+/// A test program of a package, as it runs inside the lab.
+struct Suite {
+    /// The package.
+    package: &'static str,
+    /// The test program: the name of a file or a folder in the package's `tests`.
+    test: &'static str,
+    /// What it is told, such as a part of a test's name.
+    arguments: &'static [&'static str],
+    /// What it finds in its environment beyond `KLD_LAB=1`, and `KLD_FULL=1` with `--full`.
+    environment: &'static [(&'static str, &'static str)],
+    /// Whether `cargo xtask test` runs it, or `--full` alone.
+    when: When,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum When {
+    Always,
+    #[allow(dead_code, reason = "no suite takes that long yet")]
+    Full,
+}
+
+/// The suites, in the order in which they run.
+const SUITES: &[Suite] =
+    &[Suite { package: "kld-zfs", test: "lab", arguments: &[], environment: &[], when: When::Always }];
+
+/// Runs them, all also after a failure.
+pub fn run(agent: &Agent, full: bool, ui: &Ui) -> Result<()> {
+    let mut failed = Vec::new();
+    for suite in SUITES.iter().filter(|suite| full || suite.when == When::Always) {
+        let arguments = suite.arguments.iter().chain(&["--nocapture"]).map(ToString::to_string).collect();
+        let more = full.then_some(&("KLD_FULL", "1"));
+        let environment = suite.environment.iter().chain(more);
+        let environment = environment.map(|(name, value)| (name.to_string(), value.to_string())).collect();
+        let build = vec!["--package", suite.package, "--test", suite.test];
+        if let Err(error) = inside::test(agent, &Run { build, arguments, environment }, ui) {
+            ui.note(error);
+            failed.push(suite.package);
+        }
+    }
+    match failed.is_empty() {
+        true => Ok(()),
+        false => Err(Error::failed("tests failed in the lab", failed.join(", "))),
+    }
+}
