@@ -279,3 +279,16 @@ fn a_serial_number_that_qemu_would_misread_is_refused() {
     let error = design.boot(&[]).unwrap_err();
     assert_eq!(error.exit(), kld_core::Exit::Usage);
 }
+
+#[test]
+#[ignore = "makes a root tree and boots it, which takes minutes: cargo xtask lab test"]
+fn a_command_that_takes_longer_than_its_limit_is_given_up_and_killed() {
+    let guest = restored();
+    let start = Instant::now();
+    let limited = guest.agent().limited(Duration::from_secs(2));
+    let error = limited.run(&["sleep", "4321"]).unwrap_err();
+    assert_eq!(error.to_string(), "sleep failed in the guest: it was not done within 2 s");
+    assert!(start.elapsed() < Duration::from_secs(20));
+    let script = "for i in $(seq 100); do pgrep -f 'sleep 4321' || exit 0; sleep 0.1; done; exit 1";
+    assert_eq!(guest.agent().run(&["sh", "-c", script]).unwrap().code, 0, "sleep was not killed");
+}

@@ -26,7 +26,7 @@ pub use agent::{Agent, Pipes, Ran};
 pub use network::{Network, Plug};
 pub use qemu::{Disk, Qemu, Shape, Speed};
 
-use crate::cache::remove_tree;
+use crate::cache::{self, remove_tree};
 use crate::digest::Digest;
 use crate::image::Image;
 use qmp::Qmp;
@@ -61,9 +61,11 @@ impl Design {
     /// Enough [patience](Self::patience) also on a busy machine that translates a guest's instructions.
     pub const PATIENCE: Duration = Duration::from_secs(150);
 
-    /// A name for a state saved by this design: another QEMU, image or hardware is another state.
+    /// A name for a state saved by this design: another QEMU, image or hardware is another state, and so is an image
+    /// that was made again and holds something else.
     pub fn key(&self) -> Result<String> {
-        let mut digest = Digest::of([self.qemu.version()?]);
+        let held = self.image.kernel.parent().and_then(cache::held).unwrap_or_default();
+        let mut digest = Digest::of([self.qemu.version()?, held]);
         let line = qemu::arguments(&self.image, &self.shape, self.qemu.speed(), Path::new(""), &[]);
         digest = line.iter().fold(digest, |digest, argument| digest.with(argument.as_encoded_bytes()));
         if self.qemu.speed() == Speed::Kvm {
