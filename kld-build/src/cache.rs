@@ -55,6 +55,12 @@ impl Cache {
     /// The thing of this name, where it is there and whole. Where it looks other than when it was made, as a copy does,
     /// every byte of it is read.
     pub fn find(&self, name: &str) -> Option<PathBuf> {
+        // While it is held it stays; who makes it meanwhile is not waited for.
+        let _lock = self.place(name).exists().then(|| self.try_lock(name).ok()?.inspect(|lock| touch(lock)));
+        self.whole(name)
+    }
+
+    fn whole(&self, name: &str) -> Option<PathBuf> {
         let folder = self.place(name);
         let stamp = Stamp::read(&folder)?;
         let looks = look(&folder).ok()?;
@@ -85,7 +91,7 @@ impl Cache {
     pub fn ensure(&self, name: &str, make: impl FnOnce(&Path) -> Result<()>) -> Result<Change<PathBuf>> {
         fsio::create_dir_all(&self.place(""), 0o755)?;
         let _lock = self.lock(name)?;
-        if let Some(folder) = self.find(name) {
+        if let Some(folder) = self.whole(name) {
             return Ok(Change::Unchanged(folder));
         }
         let folder = self.place(name);
@@ -155,11 +161,9 @@ impl Cache {
     /// The kernel drops the lock when this process ends.
     fn lock(&self, name: &str) -> Result<Flock<File>> {
         loop {
-            if let Some(lock) =
-                self.lock_as(name, FlockArg::LockExclusive)?.filter(|lock| self.is_current(name, lock))
-            {
-                let touched = lock.set_modified(SystemTime::now());
-                touched.trying(|| format!("cannot touch {}", self.lock_file(name).display()))?;
+            let lock = self.lock_as(name, FlockArg::LockExclusive)?;
+            if let Some(lock) = lock.filter(|lock| self.is_current(name, lock)) {
+                touch(&lock);
                 return Ok(lock);
             }
         }
@@ -187,6 +191,11 @@ impl Cache {
         let inode = |meta: std::io::Result<std::fs::Metadata>| meta.ok().map(|meta| (meta.dev(), meta.ino()));
         inode(lock.metadata()) == inode(self.lock_file(name).metadata())
     }
+}
+
+/// Somebody wants the thing of this lock.
+fn touch(lock: &File) {
+    let _ = lock.set_modified(SystemTime::now());
 }
 
 /// Files that a crash has emptied would keep their size and time, and so pass for whole.

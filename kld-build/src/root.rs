@@ -62,7 +62,7 @@ impl Recipe {
         let (mirror, components) = (apt::mirror()?, self.components.join(" "));
         let source = format!("deb [signed-by={keyring}] {mirror} {} {components}", self.suite);
         let mut mmdebstrap = contained("mmdebstrap")
-            .args(["--mode=root", "--variant=apt", "--format=directory", "--quiet"])
+            .args(["--mode=root", "--variant=apt", "--format=directory"])
             .arg(format!("--include={}", self.packages.join(",")))
             .arg("--aptopt=APT::Install-Recommends \"false\"")
             .arg("--dpkgopt=force-unsafe-io")
@@ -80,7 +80,9 @@ impl Recipe {
         if made.code == Some(0) {
             return Ok(());
         }
-        Err(Error::failed(format!("cannot make the root tree {}", self.name), first_error(&made.stderr)))
+        let what = format!("cannot make the root tree {}", self.name);
+        Err(Error::failed(what, first_error(&made.stderr))
+            .with_hint(format!("it is made of {mirror}; KLD_DEBIAN_MIRROR names another mirror")))
     }
 }
 
@@ -156,7 +158,8 @@ const LOADER: &str = "usr/lib/ld-linux-aarch64.so.1";
 fn first_error(said: &str) -> &str {
     let tells = |line: &&str| ["E: ", "dpkg: error", "error: "].iter().any(|start| line.starts_with(start));
     let last = said.lines().rev().find(|line| !line.trim().is_empty());
-    said.lines().find(tells).or(last).unwrap_or("mmdebstrap gave no reason")
+    let line = said.lines().find(tells).or(last).unwrap_or("mmdebstrap gave no reason");
+    line.trim_start_matches("E: ")
 }
 
 /// Finds a package's version in dpkg's database.
@@ -199,6 +202,14 @@ mod tests {
             recipe(&["main", "a"]).key(),
             Recipe { components: vec!["main".into(), "main".into()], ..recipe(&["a"]) }.key()
         );
+    }
+
+    #[test]
+    fn the_reason_is_the_first_error_and_not_what_follows_from_it() {
+        let said = "I: running apt-get update...\nErr:1 http://m.example/debian trixie InRelease\n\
+                    E: Failed to fetch http://m.example/debian  Could not connect\nE: mmdebstrap failed to run\n";
+        assert_eq!(first_error(said), "Failed to fetch http://m.example/debian  Could not connect");
+        assert_eq!(first_error("mount: permission denied\n\n"), "mount: permission denied");
     }
 
     #[test]

@@ -196,10 +196,13 @@ fn two_guests_on_a_private_network_reach_each_other_and_draw_different_random_nu
 #[test]
 #[ignore = "makes a root tree and boots it, which takes minutes: cargo xtask lab test"]
 fn the_clock_of_a_restored_guest_is_right() {
+    state();
+    let here = || std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    let before = here();
     let guest = restored();
     let there: u64 = sh(&guest.agent(), "date +%s").trim().parse().unwrap();
-    let here = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
-    assert!(here.abs_diff(there) <= 2, "{there} is not {here}");
+    // What sets it is on its way for a while on a busy machine.
+    assert!((before - 1..=here() + 1).contains(&there), "{there} is not between {before} and {}", here());
 }
 
 #[test]

@@ -28,6 +28,9 @@ pub struct Parts {
 impl Parts {
     /// The parts; what is missing or damaged is made, which takes about fifteen minutes from nothing.
     pub fn ensure(cache: &Cache, ui: &Ui) -> Result<Parts> {
+        if let Some(parts) = Parts::find(cache)? {
+            return Ok(parts);
+        }
         let step = |what: &str, start: Instant| {
             ui.note(format!("{what} took {:.1} s", start.elapsed().as_secs_f64()));
         };
