@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use kld_core::store::conformance::{self, Bench, Sample};
-use kld_core::store::{Consistency, NewVolume, Set, StoreChange, VolumeStore};
+use kld_core::store::{CloneKind, Consistency, NewClone, NewVolume, Set, StoreChange, VolumeStore};
 use kld_core::{ByteSize, Error, MachineName, Result, SnapshotTag};
 use kld_zfs::engine::{Engine, Forgive, Kind, Kinds, Library, Listing, Programs, Property};
 use kld_zfs::{DatasetName, device};
@@ -216,4 +216,44 @@ fn a_link_to_another_machines_disk_is_refused() {
     let refused = bench.store.ready(&web).unwrap_err();
     assert!(matches!(refused, Error::Refused { .. }), "{refused}");
     bench.store.ready(&db).unwrap();
+}
+
+#[test]
+fn what_a_power_cut_left_unmarked_is_undone_and_a_strangers_is_left() {
+    if !in_lab() {
+        return;
+    }
+    let pool = Pool::get();
+    let bench = pool.bench(Arc::new(Library::load().unwrap()));
+    let (web, root) = (machine(&bench, "web"), bench.store.root().clone());
+    let clone = |name: &str| {
+        let new = NewClone { name: MachineName::parse(name).unwrap(), machine: Uuid::new_v4() };
+        bench.store.plan_clone(&web, None, &[new], CloneKind::Linked).unwrap()
+    };
+
+    // The dataset was made, and the power went before its marks were on the disk.
+    let change = clone("empty");
+    run("zfs", &["create", "-u", &format!("{root}/empty")]);
+    bench.store.revert(&change).unwrap();
+    assert_eq!(bench.store.sets().unwrap(), [web.clone()]);
+
+    // Its files and volumes were made at the same time.
+    let change = clone("half");
+    bench.store.stage(&change, &[]).unwrap();
+    let half = format!("{root}/half");
+    ["org.kld:change", "org.kld:machine"].iter().for_each(|mark| drop(run("zfs", &["inherit", mark, &half])));
+    bench.store.revert(&change).unwrap();
+    assert!(!bench.leftovers().iter().any(|left| left.contains("half")), "{:?}", bench.leftovers());
+
+    // A stranger's holds a file that is none of ours.
+    let change = clone("strange");
+    let (strange, place) = (format!("{root}/strange"), root.child("strange").unwrap());
+    let folder = tempfile::tempdir().unwrap();
+    run("zfs", &["create", "-u", &strange]);
+    kld_zfs::mounts::mount(&place, folder.path()).unwrap();
+    std::fs::write(folder.path().join("mine"), "").unwrap();
+    kld_zfs::mounts::unmount(&place, folder.path()).unwrap();
+    assert!(bench.store.stage(&change, &[]).is_err());
+    bench.store.revert(&change).unwrap();
+    assert!(bench.leftovers().contains(&strange));
 }

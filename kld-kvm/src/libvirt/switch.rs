@@ -3,6 +3,7 @@
 use std::ffi::CString;
 use std::path::Path;
 
+use kld_core::hypervisor::Hypervisor;
 use kld_core::store::{Consistency, Repoint, VolumeFormat};
 use kld_core::{Error, Result};
 use uuid::Uuid;
@@ -216,6 +217,13 @@ pub(super) fn while_frozen(
     uuid: Uuid,
     deed: &mut dyn FnMut() -> Result<()>,
 ) -> Result<Consistency> {
+    // Most machines that are cloned are off. That the daemon tells without libvirt's library, which takes longer to
+    // load than the snapshot takes.
+    let runs = || libvirt.domain_by_uuid(uuid).map(|domain| domain.is_some_and(|one| one.state.is_active()));
+    if !runs()? {
+        deed()?;
+        return Ok(if runs()? { Consistency::CrashConsistent } else { Consistency::Stopped });
+    }
     let freeze = |domain: &Domain| {
         if !domain.is_active()? {
             return Ok(Consistency::Stopped);

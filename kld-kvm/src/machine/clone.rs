@@ -152,7 +152,7 @@ impl Machines {
         }
         report.notes.sort();
         report.notes.dedup();
-        let switch = Some(source.record.uuid);
+        let switch = request.snapshot.is_none().then_some(source.record.uuid);
         Ok(Prepared { plan, work: Work { define, switch, ..Work::new(change) }, files, report })
     }
 }

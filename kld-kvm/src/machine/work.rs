@@ -7,7 +7,7 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError, mpsc};
 use std::time::Duration;
 
 use kld_core::hypervisor::DomainRecord;
@@ -260,23 +260,32 @@ impl Machines {
         Journal::new(&self.state_dir)
     }
 
-    /// Makes files and new domains, both at once: each waits for the disk most of its time.
+    /// Makes files and new domains, both at once: each waits for the disk most of its time. Where disks are snapshot
+    /// as they stand, all else waits for that, and the domains' making for the question whether the machine runs.
     ///
     /// Returns how disks fit together that were snapshot where they stand.
     fn stage(&self, work: &Work, files: &[StateFile]) -> Result<Option<Consistency>> {
         let reached = Mutex::new(None);
-        let moment = |take: &mut dyn FnMut() -> Result<()>| match work.switch {
-            Some(uuid) if work.change.repoints.is_empty() => {
-                let consistency = self.hypervisor.while_frozen(uuid, take)?;
-                *reached.lock().unwrap_or_else(PoisonError::into_inner) = Some(consistency);
-                Ok(())
-            }
-            _ => take(),
-        };
+        let frozen = work.switch.filter(|_| work.change.repoints.is_empty());
         let define = |domain: &NewDomain| self.hypervisor.define(&domain.definition).map(drop);
         std::thread::scope(|scope| {
-            let defined = scope.spawn(|| phase("define", || work.define.iter().try_for_each(define)));
+            let (asked, answered) = mpsc::channel();
+            let defined = scope.spawn(move || {
+                let _ = frozen.map(|_| answered.recv());
+                phase("define", || work.define.iter().try_for_each(define))
+            });
+            let moment = |take: &mut dyn FnMut() -> Result<()>| {
+                let Some(uuid) = frozen else { return take() };
+                let consistency = self.hypervisor.while_frozen(uuid, &mut || {
+                    let _ = asked.send(());
+                    take()
+                })?;
+                *reached.lock().unwrap_or_else(PoisonError::into_inner) = Some(consistency);
+                Ok(())
+            };
             let staged = phase("stage files", || self.store.stage_at(&work.change, files, &moment));
+            // Where no snapshot was taken, nobody has asked.
+            drop(asked);
             staged.and(defined.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
         })?;
         Ok(reached.into_inner().unwrap_or_else(PoisonError::into_inner))

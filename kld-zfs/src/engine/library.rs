@@ -148,6 +148,10 @@ impl Engine for Library {
         ended(errno, || format!("cannot create {name}"))
     }
 
+    fn set(&self, name: &DatasetName, properties: &[Property]) -> Outcome {
+        self.programs.set(name, properties)
+    }
+
     fn snapshot(&self, names: &[SnapshotName], properties: &[Property]) -> Outcome {
         let Some(first) = names.first() else { return Ok(()) };
         pool::guard(&first.dataset()).map_err(other)?;

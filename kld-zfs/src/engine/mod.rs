@@ -130,10 +130,13 @@ pub trait Engine: Send + Sync {
     fn exists(&self, name: &str) -> Result<bool>;
     /// Lists, in the order of names, snapshots in the order of their making.
     fn list(&self, listing: &Listing) -> Result<Vec<Row>>;
-    /// Makes a file system. It is not mounted.
+    /// Makes a file system. It is not mounted. ZFS makes it in one transaction group and sets its properties in
+    /// the next, so it may be seen by others before this returns.
     fn create_filesystem(&self, name: &DatasetName, properties: &[Property]) -> Outcome;
     /// Makes a thin volume.
     fn create_volume(&self, name: &DatasetName, size: u64, block: u32, properties: &[Property]) -> Outcome;
+    /// Sets properties of a dataset.
+    fn set(&self, name: &DatasetName, properties: &[Property]) -> Outcome;
     /// Takes snapshots in one transaction: all of them or none, at one moment. All are of one pool, and no two of
     /// one dataset.
     fn snapshot(&self, names: &[SnapshotName], properties: &[Property]) -> Outcome;

@@ -72,15 +72,18 @@ fn guarded(name: &DatasetName) -> std::result::Result<(), Failure> {
     pool::guard(name).map_err(|error| Failure { kind: Kind::Other, error })
 }
 
-fn options(properties: &[Property]) -> Vec<String> {
-    let words = properties.iter().map(|property| match property {
+fn assignments(properties: &[Property]) -> impl Iterator<Item = String> {
+    properties.iter().map(|property| match property {
         Property::Mountpoint(path) => format!("mountpoint={path}"),
         Property::VolmodeDev => "volmode=dev".to_string(),
         Property::SnapdevHidden => "snapdev=hidden".to_string(),
         Property::User(name, value) => format!("{name}={value}"),
         Property::Native(name, value) => format!("{name}={value}"),
-    });
-    words.flat_map(|word| ["-o".to_string(), word]).collect()
+    })
+}
+
+fn options(properties: &[Property]) -> Vec<String> {
+    assignments(properties).flat_map(|word| ["-o".to_string(), word]).collect()
 }
 
 fn words<const N: usize>(words: [&str; N]) -> Vec<String> {
@@ -159,6 +162,13 @@ impl Engine for Programs {
         let shape = words(["create", "-s", "-V", &size.to_string(), "-b", &block.to_string()]);
         let args = [shape, options(properties), words([name.as_str()])].concat();
         self.deed(|| format!("cannot create {name}"), &args)
+    }
+
+    fn set(&self, name: &DatasetName, properties: &[Property]) -> Outcome {
+        guarded(name)?;
+        let set = words(["set"]).into_iter().chain(assignments(properties));
+        let args: Vec<String> = set.chain([name.to_string()]).collect();
+        self.deed(|| format!("cannot set properties of {name}"), &args)
     }
 
     fn snapshot(&self, names: &[SnapshotName], properties: &[Property]) -> Outcome {

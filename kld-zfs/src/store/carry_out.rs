@@ -1,7 +1,7 @@
 //! How changes are carried out, so that a kill at any point loses nothing.
 //!
-//! All that a stage makes bears the change's id: datasets and snapshots as `org.kld:change`, state files of machines
-//! that were there before in a marker beside them. So a second stage knows its own, and reverting removes exactly
+//! All that a stage makes bears the change's id: state datasets and snapshots as `org.kld:change`, which volumes inherit,
+//! and files of state in a marker beside them. So a second stage knows its own, and reverting removes exactly
 //! what was made. A commit consists of deeds that may be done twice, in an order in which each finds what it needs.
 //!
 //! Every deed that ZFS makes durable waits for a transaction group. Those that do not need each other are done at
@@ -10,6 +10,7 @@
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::{PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use kld_core::error::Trying;
@@ -22,8 +23,8 @@ use uuid::Uuid;
 
 use super::layout::{HIDDEN, Layout};
 use super::plan::BLOCK;
-use super::record;
 use super::work::{Alone, Back, Born, Content, Gone, NewZvol, Work};
+use super::{birth, record};
 use crate::engine::{Failure, Forgive, Kind, Kinds, Listing, Outcome, Property};
 use crate::mounts;
 use crate::{DatasetName, SnapshotName, device, pool};
@@ -37,7 +38,7 @@ const LARGEST_MARKER: u64 = 16 << 20;
 
 /// What a change has put into a machine's state.
 #[derive(Debug, Default, Serialize, Deserialize)]
-struct Marker {
+pub(super) struct Marker {
     /// State files, by their path in the folder.
     files: BTreeSet<PathBuf>,
     /// True when the machine's new disks hold what they should. It may write to them from then on.
@@ -45,6 +46,18 @@ struct Marker {
 }
 
 impl Marker {
+    /// An empty one, in the state of a machine that comes to be. It need not be on the disk before what follows it.
+    pub(super) fn begin(layout: &Layout, name: &MachineName, id: Uuid) -> Result<()> {
+        let path = layout.marker(name, id);
+        if path.symlink_metadata().is_ok() {
+            return Ok(());
+        }
+        let text = serde_json::to_vec(&Marker::default())
+            .map_err(|cause| Error::failed("cannot list what is staged", cause))?;
+        let mut file = fsio::create_new(&path, FILE_MODE)?;
+        std::io::Write::write_all(&mut file, &text).trying(|| format!("cannot write {}", path.display()))
+    }
+
     fn read(layout: &Layout, name: &MachineName, id: Uuid) -> Result<Option<Marker>> {
         let path = layout.marker(name, id);
         let Some(text) = fsio::read_text(&path, LARGEST_MARKER)? else { return Ok(None) };
@@ -71,7 +84,7 @@ impl Marker {
 }
 
 /// Does the same with each of many, at once; the first failure counts.
-fn each<T: Sync>(many: &[T], deed: impl Fn(&T) -> Result<()> + Sync) -> Result<()> {
+pub(super) fn each<T: Sync>(many: &[T], deed: impl Fn(&T) -> Result<()> + Sync) -> Result<()> {
     /// Far more share a transaction group than a host has processors.
     const AT_ONCE: usize = 64;
     if let [one] = many {
@@ -88,30 +101,37 @@ fn each<T: Sync>(many: &[T], deed: impl Fn(&T) -> Result<()> + Sync) -> Result<(
     })
 }
 
-fn both(one: impl FnOnce() -> Result<()> + Send, other: impl FnOnce() -> Result<()>) -> Result<()> {
+/// Does two things at once. The failure of the second counts before that of the first, which may wait for it.
+pub(super) fn both(
+    one: impl FnOnce() -> Result<()> + Send,
+    other: impl FnOnce() -> Result<()>,
+) -> Result<()> {
     std::thread::scope(|scope| {
         let one = scope.spawn(one);
         let other = other();
-        one.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)).and(other)
+        other.and(one.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
     })
 }
 
 /// The marks of what a change makes.
-fn marks(machine: Uuid, change: Uuid) -> [Property; 2] {
+pub(super) fn marks(machine: Uuid, change: Uuid) -> [Property; 2] {
     [
         Property::User("org.kld:machine", machine.to_string()),
         Property::User("org.kld:change", change.to_string()),
     ]
 }
 
-/// The properties of a machine's volume.
-fn of_volume(machine: Uuid, change: Uuid) -> Vec<Property> {
-    let [machine, change] = marks(machine, change);
-    vec![machine, change, Property::VolmodeDev, Property::SnapdevHidden]
+/// How every volume appears on the host. They inherit it: each property that is set on a volume costs a transaction
+/// group of its own.
+const OF_ROOT: [Property; 2] = [Property::VolmodeDev, Property::SnapdevHidden];
+
+/// What volumes cannot inherit, as the root is a pool's, where others' volumes would too.
+fn uninherited(layout: &Layout) -> &'static [Property] {
+    if layout.root.parent().is_some() { &[] } else { &OF_ROOT }
 }
 
 /// The change that made a dataset or snapshot, where kld did and it is there.
-fn maker(layout: &Layout, name: &str, kinds: Kinds) -> Result<Option<Uuid>> {
+pub(super) fn maker(layout: &Layout, name: &str, kinds: Kinds) -> Result<Option<Uuid>> {
     let of = [name];
     let rows =
         layout.engine.list(&Listing { of: &of, kinds, depth: Some(0), columns: &["org.kld:change"] })?;
@@ -128,7 +148,7 @@ fn ours(layout: &Layout, names: &[SnapshotName], id: Uuid) -> Result<Vec<Snapsho
 }
 
 /// Lets a thing be there already that this change made before; a stranger's is an error.
-fn or_ours(layout: &Layout, done: Outcome, name: &str, kinds: Kinds, id: Uuid) -> Result<()> {
+pub(super) fn or_ours(layout: &Layout, done: Outcome, name: &str, kinds: Kinds, id: Uuid) -> Result<()> {
     match done {
         Err(Failure { kind: Kind::Exists, error }) => match maker(layout, name, kinds)? {
             Some(found) if found == id => Ok(()),
@@ -145,7 +165,7 @@ pub(super) fn stage(
     files: &[StateFile],
     moment: Moment,
 ) -> Result<()> {
-    let work = Work::of(change)?;
+    let work = &Work::of(change)?;
     let nothing =
         work.born.is_empty() && work.snapshot.is_empty() && work.make.is_empty() && files.is_empty();
     if nothing {
@@ -155,25 +175,31 @@ pub(super) fn stage(
     for file in files {
         layout.state_file(&file.set, &file.path)?;
     }
-    ensure(layout, &layout.root)?;
+    prepare(layout, work)?;
     let tagged = work.tag.is_some();
+    // Held until the snapshot is there, or will not be.
+    let taken = RwLock::new(tagged);
+    let mut untaken = taken.write().unwrap_or_else(PoisonError::into_inner);
     both(
-        || if tagged { Ok(()) } else { phase("snapshot", || take(layout, &work, moment)) },
-        || phase("state", || each(&work.born, |born| make_state(layout, born, work.id))),
+        || phase("machines", || each(&work.born, |born| birth::raise(layout, work, born, files, &taken))),
+        move || {
+            if !tagged {
+                phase("snapshot", || take(layout, work, moment))?;
+            }
+            *untaken = true;
+            Ok(())
+        },
     )?;
     let sets: BTreeSet<&MachineName> = files.iter().map(|file| &file.set).collect();
-    let sets: Vec<&MachineName> = sets.into_iter().collect();
-    both(
-        || phase("volumes", || each(&work.make, |new| make_volume(layout, &work, new))),
-        || phase("files", || each(&sets, |name| write_files(layout, &work, name, files))),
-    )?;
+    let others: Vec<&MachineName> = sets.into_iter().filter(|name| !work.is_born(name)).collect();
+    phase("files", || each(&others, |name| write_files(layout, work, name, files)))?;
     for new in work.make.iter().filter(|new| matches!(new.content, Content::Image { .. })) {
-        phase("copy image", || fill(layout, &work, new))?;
+        phase("copy image", || fill(layout, work, new))?;
     }
     if tagged {
-        phase("snapshot", || take(layout, &work, moment))?;
+        phase("snapshot", || take(layout, work, moment))?;
     }
-    for name in filled_sets(layout, &work) {
+    for name in filled_sets(layout, work) {
         let marker = Marker::read(layout, &name, work.id)?.unwrap_or_default();
         if !marker.filled {
             Marker { filled: true, ..marker }.write(layout, &name, work.id)?;
@@ -188,6 +214,35 @@ fn filled_sets(layout: &Layout, work: &Work) -> Vec<MachineName> {
     let parents: BTreeSet<_> = from_images.filter_map(|new| new.dataset.parent()).collect();
     let of_image = |born: &&Born| layout.machine(&born.name).is_ok_and(|state| parents.contains(&state));
     work.born.iter().filter(of_image).map(|born| born.name.clone()).collect()
+}
+
+/// Makes the store's root where it is missing, and has volumes inherit from it what they need. Once a machine of the
+/// store is cloned, that has been done.
+fn prepare(layout: &Layout, work: &Work) -> Result<()> {
+    let (engine, root) = (&layout.engine, &layout.root);
+    if !engine.exists(root.as_str())? {
+        let [mode, snapshots] = OF_ROOT;
+        layout.deed()?;
+        return engine
+            .create_filesystem(root, &[Property::Mountpoint("none".to_string()), mode, snapshots])
+            .or_exists();
+    }
+    let of_the_store = |new: &NewZvol| match &new.content {
+        Content::Clone { of } | Content::Copy { of } => of.dataset().is_below(root),
+        Content::Empty { .. } | Content::Image { .. } => false,
+    };
+    if work.born.is_empty() || root.parent().is_none() || work.make.iter().any(of_the_store) {
+        return Ok(());
+    }
+    let of = [root.as_str()];
+    let columns = &["volmode", "snapdev"];
+    let rows = engine.list(&Listing { of: &of, kinds: Kinds::Filesystems, depth: Some(0), columns })?;
+    let is_so = |row: &crate::parse::Row| row.text(0) == Some("dev") && row.text(1) == Some("hidden");
+    if rows.iter().all(is_so) {
+        return Ok(());
+    }
+    layout.deed()?;
+    Ok(engine.set(root, &OF_ROOT)?)
 }
 
 /// Makes a dataset of the store's own that is a mere place for others, where it is missing.
@@ -210,29 +265,19 @@ fn take(layout: &Layout, work: &Work, moment: Moment) -> Result<()> {
     })
 }
 
-fn make_state(layout: &Layout, born: &Born, id: Uuid) -> Result<()> {
-    let (dataset, place) = (layout.machine(&born.name)?, layout.state_dir(&born.name));
-    let mut properties = marks(born.machine, id).to_vec();
-    properties.push(Property::Mountpoint(place.display().to_string()));
-    layout.deed()?;
-    let done = phase("state: create", || layout.engine.create_filesystem(&dataset, &properties));
-    or_ours(layout, done, dataset.as_str(), Kinds::Filesystems, id)?;
-    layout.deed()?;
-    phase("state: mount", || mounts::mount(&dataset, &place))
-}
-
-fn make_volume(layout: &Layout, work: &Work, new: &NewZvol) -> Result<()> {
-    let properties = of_volume(new.machine, work.id);
+/// Makes a volume; its marks it inherits from its machine's state.
+pub(super) fn make_volume(layout: &Layout, work: &Work, new: &NewZvol) -> Result<()> {
+    let properties = uninherited(layout);
     let engine = &layout.engine;
     layout.deed()?;
     let done = match &new.content {
         Content::Empty { size } | Content::Image { size, .. } => {
-            engine.create_volume(&new.dataset, *size, BLOCK, &properties)
+            engine.create_volume(&new.dataset, *size, BLOCK, properties)
         }
-        Content::Clone { of } => engine.clone_of(of, &new.dataset, &properties),
+        Content::Clone { of } => engine.clone_of(of, &new.dataset, properties),
         // A stream is not begun only to find that its place is taken.
         Content::Copy { .. } if engine.exists(new.dataset.as_str())? => exists(&new.dataset),
-        Content::Copy { of } => engine.copy(of, None, &new.dataset, &properties),
+        Content::Copy { of } => engine.copy(of, None, &new.dataset, properties),
     };
     or_ours(layout, done, new.dataset.as_str(), Kinds::Volumes, work.id)?;
     if let Content::Copy { of } = &new.content {
@@ -271,7 +316,12 @@ fn fill(layout: &Layout, work: &Work, new: &NewZvol) -> Result<()> {
 }
 
 /// Writes the state files of one machine; they are on the disk when this returns.
-fn write_files(layout: &Layout, work: &Work, name: &MachineName, files: &[StateFile]) -> Result<()> {
+pub(super) fn write_files(
+    layout: &Layout,
+    work: &Work,
+    name: &MachineName,
+    files: &[StateFile],
+) -> Result<()> {
     let files = || files.iter().filter(|file| file.set == *name);
     let before = Marker::read(layout, name, work.id)?;
     let listed = before.as_ref().map(|marker| marker.files.clone()).unwrap_or_default();
@@ -330,9 +380,7 @@ pub(super) fn revert(layout: &Layout, change: &StoreChange) -> Result<()> {
     pool::guard(&layout.root)?;
     for born in &work.born {
         let dataset = layout.machine(&born.name)?;
-        if !layout.engine.exists(dataset.as_str())?
-            || maker(layout, dataset.as_str(), Kinds::Filesystems)? != Some(work.id)
-        {
+        if !layout.engine.exists(dataset.as_str())? || !birth::is_of(layout, &work, born)? {
             continue;
         }
         let volumes: Vec<DatasetName> = work.make.iter().map(|new| new.dataset.clone()).collect();
@@ -376,7 +424,7 @@ pub(super) fn commit(layout: &Layout, change: &StoreChange) -> Result<()> {
     for gone in &work.gone {
         forget(layout, gone)?;
     }
-    work.back.iter().try_for_each(|back| roll_back(layout, back, work.id))?;
+    work.back.iter().try_for_each(|back| roll_back(layout, back))?;
     work.alone.iter().try_for_each(|alone| stand_alone(layout, alone, work.id))?;
     phase("records", || each(&change.sets, |set| record::write(layout, set)))?;
     let mut given_up = work.drop.clone();
@@ -574,7 +622,7 @@ fn give_up(layout: &Layout, names: &[SnapshotName], id: Uuid) -> Result<()> {
 
 /// Makes a volume what it was at a snapshot. Where clones stand on newer ones, the volume is set aside with them,
 /// a clone of the snapshot takes its place, and is then promoted: the older snapshots become its own.
-fn roll_back(layout: &Layout, back: &Back, id: Uuid) -> Result<()> {
+fn roll_back(layout: &Layout, back: &Back) -> Result<()> {
     let (engine, dataset) = (&layout.engine, back.to.dataset());
     let moved = engine.exists(back.aside.as_str())?;
     if !moved {
@@ -590,9 +638,8 @@ fn roll_back(layout: &Layout, back: &Back, id: Uuid) -> Result<()> {
         set_aside(layout, &dataset, &back.aside)?;
     }
     if !engine.exists(dataset.as_str())? {
-        let properties = of_volume(back.machine, id);
         layout.deed()?;
-        engine.clone_of(&back.aside.snapshot(back.to.name())?, &dataset, &properties).or_exists()?;
+        engine.clone_of(&back.aside.snapshot(back.to.name())?, &dataset, uninherited(layout)).or_exists()?;
     }
     if !engine.exists(back.to.as_str())? {
         layout.deed()?;
@@ -605,7 +652,7 @@ fn roll_back(layout: &Layout, back: &Back, id: Uuid) -> Result<()> {
 /// Copies a clone with its snapshots, and puts the copy in its place.
 fn stand_alone(layout: &Layout, alone: &Alone, id: Uuid) -> Result<()> {
     let (engine, dataset) = (&layout.engine, &alone.dataset);
-    let properties = of_volume(alone.machine, id);
+    let properties = [&marks(alone.machine, id), uninherited(layout)].concat();
     if maker(layout, dataset.as_str(), Kinds::Volumes)? != Some(id) {
         ensure(layout, &layout.bases()?)?;
         layout.deed()?;

@@ -9,8 +9,10 @@
 //! ROOT/.bases/XXXX-N                   a volume that has lost its machine, and on which clones stand
 //! ```
 //!
-//! All of it carries `org.kld:machine`, and `org.kld:change` says which change made it. A dataset under the root
-//! without `org.kld:machine` is somebody else's, and is neither shown nor touched.
+//! A machine's state carries `org.kld:machine` and `org.kld:change`, which says which change made it; its volumes
+//! inherit them. From the root they inherit `volmode` and `snapdev`: a property that is set as a dataset is made costs
+//! a transaction group of its own. A dataset under the root without `org.kld:machine` is somebody else's, and is
+//! neither shown nor touched.
 //!
 //! A volume never moves: a snapshot is taken where it stands. Yet a source may go without its clones. What they
 //! stand on is then moved among the bases, freed of all that no clone needs, and goes with the last clone: ZFS
@@ -20,6 +22,7 @@
 //! State datasets are made new for each clone: nothing in the source's (its seed, its UEFI variables, its
 //! snapshots' definitions) may be seen by the clone, and what it needs is written by the caller.
 
+mod birth;
 mod carry_out;
 mod layout;
 mod plan;

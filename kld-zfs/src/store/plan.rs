@@ -331,7 +331,7 @@ pub(super) fn rollback(layout: &Layout, set: &Set, tag: &SnapshotTag) -> Result<
         refuse_foreign(layout, &to, set)?;
         draft.plan.step("roll back", to.dataset(), format!("to @{}", to.name()));
         let aside = layout.base(draft.work.id, number)?;
-        draft.work.back.push(Back { to, aside, machine: set.machine });
+        draft.work.back.push(Back { to, aside });
     }
     for newer in &newer {
         draft.work.drop.push(state.snapshot(newer.tag.as_str())?);

@@ -15,7 +15,7 @@ const VERSION: u32 = 1;
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Work {
     version: u32,
-    /// Of this change; on all that it makes as `org.kld:change`.
+    /// Of this change; on what it makes as `org.kld:change`, set or inherited.
     pub id: Uuid,
     /// Machines whose state dataset is made.
     pub born: Vec<Born>,
@@ -74,7 +74,6 @@ pub(super) struct Back {
     pub to: SnapshotName,
     /// Where the volume goes whose newer snapshots clones stand on.
     pub aside: DatasetName,
-    pub machine: Uuid,
 }
 
 /// A clone that is copied, to stand alone.

@@ -135,7 +135,7 @@ impl Bench {
 }
 
 /// Reads the lines that `--timings` writes.
-fn add_phases(phases: &mut Vec<(String, Vec<f64>)>, stderr: &str) {
+pub(super) fn add_phases(phases: &mut Vec<(String, Vec<f64>)>, stderr: &str) {
     for line in stderr.lines().filter_map(|line| line.strip_prefix("timing: ")) {
         let Some((name, time)) = line.trim_end_matches(" ms").rsplit_once(' ') else { continue };
         let (name, Ok(time)) = (name.trim().to_string(), time.parse()) else { continue };

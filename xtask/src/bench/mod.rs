@@ -4,6 +4,7 @@
 //! ratio of their medians, and the goal.
 
 mod clone;
+mod clone_zfs;
 mod measure;
 mod start;
 
@@ -17,6 +18,11 @@ type Bench = (&'static str, &'static str, fn(&Ui) -> Result<Vec<Row>>);
 /// Every bench.
 const BENCHES: &[Bench] = &[
     ("clone", "kvm-clone beside virt-clone and beside qemu-img and virsh in a shell", clone::run),
+    (
+        "clone-zfs",
+        "kvm-clone on ZFS beside zfs and virsh in a shell, virt-clone and incus, in a lab",
+        clone_zfs::run,
+    ),
     ("start", "how fast a tool starts, beside a program that has only one", start::run),
 ];
 
@@ -53,7 +59,7 @@ impl Row {
 /// Measure kld beside its peers
 #[derive(clap::Args)]
 pub struct Args {
-    /// What to measure: clone, start; everything unless given
+    /// What to measure: clone, clone-zfs, start; everything unless given
     names: Vec<String>,
     /// One JSON object a comparison and line
     #[arg(long)]
