@@ -153,7 +153,8 @@ mod tests {
 
     #[test]
     fn what_is_no_volume_by_its_path_is_not_looked_at() {
-        verify_paths(&["/dev/null".into(), "/nonexistent/disk.qcow2".into(), "/dev/zvolume/a".into()]).unwrap();
+        verify_paths(&["/dev/null".into(), "/nonexistent/disk.qcow2".into(), "/dev/zvolume/a".into()])
+            .unwrap();
     }
 
     #[test]

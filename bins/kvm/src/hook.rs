@@ -98,9 +98,9 @@ fn plan(hook: &Hook, state: HookState, install: bool, remove: bool) -> Plan {
 fn show(context: &Context, hook: &Hook, changed: bool) -> Result<()> {
     let (path, state) = (hook.path(), hook.state()?);
     if context.ui.json {
-        return context.ui.json(
-            &serde_json::json!({"version": 1, "path": path, "state": state, "changed": changed}),
-        );
+        return context
+            .ui
+            .json(&serde_json::json!({"version": 1, "path": path, "state": state, "changed": changed}));
     }
     let said = match (state, changed) {
         (HookState::Installed, true) => "installed",

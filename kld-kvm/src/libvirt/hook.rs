@@ -99,11 +99,12 @@ impl Hook {
     /// Whether libvirt already runs a hook of its QEMU driver. It looks for the first one only when it starts and when
     /// it is told to read its configuration anew.
     pub fn is_looked_for(&self) -> bool {
-        let others = std::fs::read_dir(&self.folder).into_iter().flatten().flatten().map(|entry| entry.path());
+        let others =
+            std::fs::read_dir(&self.folder).into_iter().flatten().flatten().map(|entry| entry.path());
         let script = self.folder.with_extension("");
-        others.chain([script]).any(|path| {
-            path.metadata().is_ok_and(|meta| meta.is_file() && is_executable(&meta))
-        })
+        others
+            .chain([script])
+            .any(|path| path.metadata().is_ok_and(|meta| meta.is_file() && is_executable(&meta)))
     }
 
     /// What `kld doctor` says of it.
