@@ -38,6 +38,11 @@ pub const KEYS: &[Key] = &[
     Key { name: "libvirt-uri", default: "qemu:///system", about: "libvirt connection" },
     Key { name: "libvirt-timeout", default: "30", about: "seconds to wait for libvirt before giving up" },
     Key { name: "state-dir", default: "/var/lib/kld", about: "folder of kld's journal and locks" },
+    Key {
+        name: "hook-dir",
+        default: "/etc/libvirt/hooks/qemu.d",
+        about: "folder of libvirt's hooks for QEMU",
+    },
     Key { name: "network", default: "default", about: "libvirt network of new machines; none: no network" },
 ];
 

@@ -5,18 +5,23 @@
 
 use std::fs::File;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use kld_core::error::Trying;
 use kld_core::{Error, Result};
 
-use crate::DatasetName;
+use crate::{DatasetName, PoolName, pool};
+
+/// Where udev makes the links.
+pub const FOLDER: &str = "/dev/zvol";
 
 /// The longest that a device's link may take. A loaded host with many new devices takes seconds.
 const PATIENCE: Duration = Duration::from_secs(10);
 const NAME_LENGTH: usize = 256;
+const UDEV: &str =
+    "udev is behind or a rule of it is wrong: run 'udevadm trigger --settle --subsystem-match=block'";
 
 mod ioctl {
     nix::ioctl_read! {
@@ -27,21 +32,27 @@ mod ioctl {
 
 /// Where a volume's device is found.
 pub fn path(dataset: &DatasetName) -> PathBuf {
-    Path::new("/dev/zvol").join(dataset.as_str())
+    Path::new(FOLDER).join(dataset.as_str())
 }
 
 /// The dataset of which this path would be the device, by its name alone.
 pub fn dataset_of(path: &Path) -> Option<DatasetName> {
-    DatasetName::parse(path.strip_prefix("/dev/zvol").ok()?.to_str()?).ok()
+    DatasetName::parse(path.strip_prefix(FOLDER).ok()?.to_str()?).ok()
 }
 
 /// The name of the dataset whose device this is, as the kernel says.
 pub fn name_of(path: &Path) -> Result<String> {
+    look(path).map(|(name, _)| name)
+}
+
+/// The dataset's name, and the device's number.
+fn look(path: &Path) -> Result<(String, u64)> {
     let what = || format!("cannot look at the device {}", path.display());
     let file =
         File::options().read(true).custom_flags(nix::libc::O_NONBLOCK | nix::libc::O_CLOEXEC).open(path);
     let file = file.trying(what)?;
-    if !file.metadata().trying(what)?.file_type().is_block_device() {
+    let meta = file.metadata().trying(what)?;
+    if !meta.file_type().is_block_device() {
         return Err(Error::failed(what(), "it is not a block device"));
     }
     let mut name = [0; NAME_LENGTH];
@@ -54,7 +65,7 @@ pub fn name_of(path: &Path) -> Result<String> {
         Err(other) => return Err(other).trying(what),
     }
     let end = name.iter().position(|byte| *byte == 0).unwrap_or(name.len());
-    Ok(String::from_utf8_lossy(&name[..end]).into_owned())
+    Ok((String::from_utf8_lossy(&name[..end]).into_owned(), meta.rdev()))
 }
 
 /// Makes sure that the device at this path is the volume that is meant.
@@ -62,25 +73,61 @@ pub fn name_of(path: &Path) -> Result<String> {
 /// # Errors
 /// [`Error::Refused`] where it is another one: a guest that is started on it would write to another machine's disk.
 pub fn verify_device(path: &Path, dataset: &DatasetName) -> Result<()> {
-    let found = name_of(path)?;
-    if found == dataset.as_str() {
+    same(path, &name_of(path)?, dataset.as_str())
+}
+
+fn same(path: &Path, found: &str, meant: &str) -> Result<()> {
+    if found == meant {
         return Ok(());
     }
-    let shown = found.escape_debug();
-    Err(Error::refused(format!("{} is the volume {shown}, not {dataset}", path.display())).with_hint(
-        "udev is behind or a rule of it is wrong: run 'udevadm trigger --settle --subsystem-match=block'",
-    ))
+    let (found, meant) = (found.escape_debug(), meant.escape_debug());
+    Err(Error::refused(format!("{} is the volume {found}, not {meant}", path.display())).with_hint(UDEV))
+}
+
+/// Makes sure that each of these paths is the device that its name promises: the volume of this name, a partition of
+/// it (`-part1`) or a snapshot (`@tag`). What lies elsewhere than under `/dev/zvol` promises nothing. Links that are
+/// late are waited for, with one patience for all.
+///
+/// # Errors
+/// As [`verify_device`].
+pub fn verify_paths(paths: &[PathBuf]) -> Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    let promises = paths.iter().filter_map(|path| Some((path, path.strip_prefix(FOLDER).ok()?.to_str()?)));
+    promises.into_iter().try_for_each(|(path, meant)| {
+        patiently(deadline, || {
+            // Opening a volume of a suspended pool may never return.
+            pool::guard_pool(&PoolName::parse(meant.split('/').next().unwrap_or_default())?)?;
+            let (volume, number) = look(path).map_err(|error| error.with_hint(UDEV))?;
+            same(path, &name_by_udev(&volume, partition(number).as_deref()), meant)
+        })
+    })
+}
+
+/// How udev names the device of a volume: what cannot be in a link's name is written as `+`.
+fn name_by_udev(volume: &str, partition: Option<&str>) -> String {
+    let name = volume.replace(' ', "+");
+    partition.map_or(name.clone(), |number| format!("{name}-part{number}"))
+}
+
+/// Which partition of its disk a block device is; `None` for a whole disk.
+fn partition(number: u64) -> Option<String> {
+    let (major, minor) = (nix::libc::major(number), nix::libc::minor(number));
+    let text = std::fs::read_to_string(format!("/sys/dev/block/{major}:{minor}/partition")).ok()?;
+    Some(text.trim().to_string())
 }
 
 /// Waits until the volume's device is there and is the one that is meant.
 pub fn wait(dataset: &DatasetName) -> Result<PathBuf> {
     let path = path(dataset);
-    let deadline = Instant::now() + PATIENCE;
+    patiently(Instant::now() + PATIENCE, || verify_device(&path, dataset))?;
+    Ok(path)
+}
+
+fn patiently(deadline: Instant, look: impl Fn() -> Result<()>) -> Result<()> {
     let mut pause = Duration::from_millis(1);
     loop {
-        let seen = verify_device(&path, dataset);
-        match seen {
-            Ok(()) => return Ok(path),
+        match look() {
+            Ok(()) => return Ok(()),
             Err(error) if Instant::now() >= deadline => return Err(error),
             Err(_) => std::thread::sleep(pause),
         }
@@ -96,6 +143,18 @@ mod tests {
     fn what_is_no_zvol_is_told() {
         let error = name_of(Path::new("/dev/null")).unwrap_err();
         assert_eq!(error.to_string(), "cannot look at the device /dev/null: it is not a block device");
+    }
+
+    #[test]
+    fn a_device_is_named_as_udev_names_it() {
+        assert_eq!(name_by_udev("tank/web", None), "tank/web");
+        assert_eq!(name_by_udev("tank/my web", Some("12")), "tank/my+web-part12");
+    }
+
+    #[test]
+    fn what_is_no_volume_by_its_path_is_not_looked_at() {
+        verify_paths(&["/dev/null".into(), "/nonexistent/disk.qcow2".into(), "/dev/zvolume/a".into()])
+            .unwrap();
     }
 
     #[test]

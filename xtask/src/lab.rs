@@ -12,6 +12,7 @@ use kld_core::error::Trying;
 use kld_core::ui::Ui;
 use kld_core::{Error, Result};
 use kld_lab::{Keeper, Labs, Parts, tools};
+use kld_test_support::Guest;
 
 use crate::shell;
 
@@ -210,6 +211,12 @@ fn hand_on<S: AsRef<str>>(agent: &Agent, command: &[S], stdin: Box<dyn Read + Se
     let (mut stdout, mut stderr) = (std::io::stdout(), std::io::stderr());
     let code = agent.stream(command, Pipes { stdin, stdout: &mut stdout, stderr: &mut stderr })?;
     Ok(ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX)))
+}
+
+/// Puts the demo guest's disk into a lab; returns where it is there.
+pub fn bring_guest(agent: &Agent, ui: &Ui) -> Result<String> {
+    agent.copy_in(&Guest::ensure(ui)?.image(), "/run/kld/guest")?;
+    Ok("/run/kld/guest/guest.qcow2".to_string())
 }
 
 fn copy(labs: &Labs, from: &str, to: &str) -> Result<()> {

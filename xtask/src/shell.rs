@@ -38,8 +38,12 @@ pub fn time(ui: &Ui, command: Command) -> Result<()> {
 }
 
 /// Says what is run, runs it with this terminal, and fails when it does.
-pub fn watch(ui: &Ui, mut command: Command) -> Result<()> {
-    let line = spell(&command);
+pub fn watch(ui: &Ui, command: Command) -> Result<()> {
+    watch_as(ui, &spell(&command), command)
+}
+
+/// The same, for a command that people would type as `line`.
+pub fn watch_as(ui: &Ui, line: &str, mut command: Command) -> Result<()> {
     ui.line(format!("$ {line}"))?;
     let status = command.status().trying(|| format!("cannot run {line}"))?;
     match status.code() {

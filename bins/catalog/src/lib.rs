@@ -44,6 +44,7 @@ pub const KVM: Family = Family {
         entry("kvm-ip", "Print a machine's addresses"),
         entry("kvm-template", "Freeze a machine as a template, or thaw it"),
         entry("kvm-delete", "Delete machines and free the space they took"),
+        entry("kvm-hook", "Have libvirt verify ZFS volumes at every start, by virsh too"),
     ],
 };
 

@@ -78,7 +78,8 @@ fn by_name<T: ?Sized>(what: &str, name: &str, table: &[Factory<T>]) -> Result<Ma
     })
 }
 
-fn absolute(config: &Config, name: &str) -> Result<PathBuf> {
+/// A setting that is an absolute path.
+pub fn absolute(config: &Config, name: &str) -> Result<PathBuf> {
     let path = Path::new(config.get(name));
     match path.is_absolute() {
         true => Ok(path.to_path_buf()),

@@ -6,6 +6,7 @@ mod clone;
 mod console;
 mod create;
 mod delete;
+mod hook;
 mod host;
 mod ip;
 mod list;
@@ -32,8 +33,12 @@ const TOOLS: &[Tool] = &[
     ip::TOOL,
     template::TOOL,
     delete::TOOL,
+    hook::TOOL,
 ];
 
 fn main() -> ExitCode {
-    family_main("kld-kvm", TOOLS, probe::probes)
+    match hook::called() {
+        Some(call) => hook::answer(&call),
+        None => family_main("kld-kvm", TOOLS, probe::probes),
+    }
 }

@@ -3,6 +3,7 @@
 use kld_core::Probe;
 use kld_core::config::Config;
 
+use crate::hook::hook;
 use crate::host::{STORES, libvirt};
 
 /// What serves machines on this host.
@@ -18,5 +19,8 @@ pub fn probes(config: &Config) -> Vec<Probe> {
         Ok(store) => store.probe(),
         Err(error) => absent(&format!("store {name}"), error),
     }));
+    if kld_zfs::pool::module_is_loaded() {
+        probes.push(hook(config).map_or_else(|error| absent("libvirt hook", error), |hook| hook.probe()));
+    }
     probes
 }

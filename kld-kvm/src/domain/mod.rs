@@ -12,6 +12,7 @@ mod identity;
 mod interfaces;
 mod mac;
 mod new;
+mod paths;
 mod runtime;
 mod seed;
 mod template;

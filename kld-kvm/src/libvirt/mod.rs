@@ -7,6 +7,7 @@
 
 mod address;
 mod domains;
+pub mod hook;
 mod kvm;
 pub mod lazy;
 mod life;

@@ -136,7 +136,12 @@ fn run(host: &Host, line: &str) -> String {
     let said = ran.stderr.lines().filter(|line| !line.starts_with("note: this host runs no hardware"));
     let said: String = said.map(|line| format!("{line}\n")).collect();
     let mut text = ran.stdout + &said;
-    for (inside, outside) in [("store", "/var/lib/kld/store"), ("state", "/var/lib/kld"), ("home", "/root")] {
+    for (inside, outside) in [
+        ("store", "/var/lib/kld/store"),
+        ("state", "/var/lib/kld"),
+        ("home", "/root"),
+        ("hooks", "/etc/libvirt/hooks"),
+    ] {
         text = text.replace(&format!("{folder}/{inside}"), outside);
     }
     if ran.code != Some(0) {

@@ -201,6 +201,7 @@ impl Host {
             ("KLD_STORE_ROOT", path(self.store_root())),
             ("KLD_STATE_DIR", path(self.state_dir())),
             ("KLD_NETWORK", "none".to_string()),
+            ("KLD_HOOK_DIR", path(self.state.join("hooks/qemu.d"))),
         ]
         .map(|(name, value)| (name.to_string(), value))
         .to_vec()

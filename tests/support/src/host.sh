@@ -34,6 +34,8 @@ inside() {
     cp -a "$root/etc/." etc/
     rm -rf etc/libvirt/qemu
     cp "$state"/etc/*.conf etc/libvirt/
+    rm -rf etc/libvirt/hooks
+    ln -s "$state/hooks" etc/libvirt/hooks
     if [ -d "$capabilities" ]; then cp -a "$capabilities/." var/cache/libvirt/; fi
     mount -t proc proc proc
     mount -t sysfs sysfs sys

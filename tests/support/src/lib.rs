@@ -7,12 +7,14 @@
 
 pub use kld_build::apt;
 
+pub mod console;
 pub mod guest;
 pub mod host;
 pub mod kill;
 pub mod root;
 pub mod tool;
 
+pub use console::Console;
 pub use guest::Guest;
 pub use host::Host;
 pub use root::Root;

@@ -164,7 +164,15 @@ pub fn command(program: &Path) -> Command {
 ///
 /// # Panics
 /// Where it cannot start or does not end within [`LIMIT`].
-pub fn run(mut command: Command) -> Ran {
+pub fn run(command: Command) -> Ran {
+    run_within(command, LIMIT)
+}
+
+/// Runs a command to its end.
+///
+/// # Panics
+/// Where it cannot start or does not end within the limit.
+pub fn run_within(mut command: Command, limit: Duration) -> Ran {
     let started = Instant::now();
     let mut child = command
         .stdout(Stdio::piped())
@@ -178,10 +186,10 @@ pub fn run(mut command: Command) -> Ran {
         if let Some(status) = child.try_wait().expect("a child can be waited for") {
             break status;
         }
-        if started.elapsed() > LIMIT {
+        if started.elapsed() > limit {
             let _ = child.kill();
             let _ = child.wait();
-            panic!("{command:?} did not end within {} s", LIMIT.as_secs());
+            panic!("{command:?} did not end within {} s", limit.as_secs());
         }
         std::thread::sleep(pause);
         pause = (pause * 2).min(Duration::from_millis(20));

@@ -33,6 +33,9 @@ pub fn test(agent: &Agent, run: &Run<'_>, ui: &Ui) -> Result<()> {
     let folder = tempfile::Builder::new().prefix("kld-").tempdir();
     let folder = folder.trying(|| "cannot make a temporary folder".to_string())?;
     let agent = agent.clone().limited(PATIENCE);
+    if run.build.contains(&"kld-machine-tests") {
+        super::bring_guest(&agent, ui)?;
+    }
     let mut failed = Vec::new();
     for program in build(&run.build)? {
         let name = program.file_name().unwrap_or_default().to_string_lossy().into_owned();

@@ -4,6 +4,7 @@
 
 mod definitions;
 mod dry_run;
+mod hook;
 mod images;
 mod machines;
 mod names;

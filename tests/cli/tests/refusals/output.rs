@@ -174,7 +174,7 @@ fn the_front_door_and_the_settings_say_what_they_do_not_know() {
     $ kld-kvm nonsense
     exit 2
     error: kld-kvm has no tool 'nonsense'
-    hint: it has kvm-create, kvm-clone, kvm-snap, kvm-list, kvm-show, kvm-start, kvm-stop, kvm-console, kvm-ip, kvm-template, kvm-delete
+    hint: it has kvm-create, kvm-clone, kvm-snap, kvm-list, kvm-show, kvm-start, kvm-stop, kvm-console, kvm-ip, kvm-template, kvm-delete, kvm-hook
 
     $ kvm-list --set store-rot=/x
     exit 2
