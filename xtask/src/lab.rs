@@ -73,6 +73,9 @@ enum Errand {
     Status,
     /// Run the tests that drive a lab, or a crate's own tests inside one
     Test {
+        /// The lab that they run inside; one of their own if the lab `lab` is not up
+        #[arg(long, default_value = "lab", requires = "package")]
+        lab: String,
         /// Run the tests of this crate inside a lab
         #[arg(long, short)]
         package: Vec<String>,
@@ -102,8 +105,8 @@ pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode> {
         Errand::Down { names, .. } => down(&labs, names, ui),
         Errand::Status => status(&cache, &labs, ui),
         Errand::Test { package, .. } if package.is_empty() => test(ui),
-        Errand::Test { package, arguments } => {
-            let (own, agent) = reach(&cache, &labs, "lab", ui)?;
+        Errand::Test { lab, package, arguments } => {
+            let (own, agent) = reach(&cache, &labs, lab, ui)?;
             let run = inside::test(&agent, package, arguments, ui);
             drop(own);
             run

@@ -24,7 +24,8 @@ pub fn test(agent: &Agent, packages: &[String], arguments: &[String], ui: &Ui) -
         Exec::new("strip").arg("--strip-debug").arg("-o").arg(&stripped).arg(&program).run()?;
         agent.copy_in(&stripped, "/run/kld/tests")?;
         ui.note(format!("{name} {}", arguments.join(" ")));
-        let command = [&[format!("/run/kld/tests/{name}")], arguments].concat();
+        let program = [format!("/run/kld/tests/{name}")];
+        let command = [&["env".to_string()][..], &environment(), &program, arguments].concat();
         let (mut stdout, mut stderr) = (std::io::stdout(), std::io::stderr());
         let stdin = Box::new(std::io::empty());
         let code = agent.stream(&command, Pipes { stdin, stdout: &mut stdout, stderr: &mut stderr })?;
@@ -36,6 +37,15 @@ pub fn test(agent: &Agent, packages: &[String], arguments: &[String], ui: &Ui) -
         true => Ok(()),
         false => Err(Error::failed("tests failed in the lab", failed.join(", "))),
     }
+}
+
+/// What tests are told of where they run: `KLD_LAB=1`, and the caller's own `KLD_*`. Snapshots are only compared, since
+/// the sources are not there.
+fn environment() -> Vec<String> {
+    let own = std::env::vars().filter(|(name, _)| name.starts_with("KLD_"));
+    let fixed = [("KLD_LAB", "1"), ("INSTA_UPDATE", "no"), ("INSTA_WORKSPACE_ROOT", "/")];
+    let fixed = fixed.map(|(name, value)| (name.to_string(), value.to_string()));
+    own.chain(fixed).map(|(name, value)| format!("{name}={value}")).collect()
 }
 
 fn build(packages: &[String]) -> Result<Vec<PathBuf>> {
