@@ -4,9 +4,10 @@
 use std::sync::{Arc, Mutex};
 
 use kld_core::hypervisor::{Hypervisor, Op, SimHypervisor, State};
-use kld_core::store::{CloneKind, Consistency, SimStore, VolumeStore};
+use kld_core::store::{CloneKind, Consistency, SimStore, VolumeFormat, VolumeStore};
 use kld_core::{ByteSize, Error, Exit, MachineName, SnapshotTag};
 use kld_kvm::domain::Definition;
+use kld_kvm::image::{self, Backing, DiskFormat, NewImage};
 use kld_kvm::machine::{
     CloneRequest, Clones, CreateRequest, DeleteRequest, DiskRequest, FirmwareRequest, Machines,
     NetworkRequest, RollbackRequest,
@@ -377,4 +378,18 @@ fn a_plan_says_what_would_be_done_and_does_nothing() {
     let delete = DeleteRequest { names: vec![machine("template")], force: false, clones: Clones::Refuse };
     sim.machines.plan_delete(&delete).unwrap();
     assert_eq!(sim.names(), before);
+}
+
+/// Stores copy images with all that stands behind them, and a downloaded one could name any file of the host.
+#[test]
+fn an_image_that_stands_on_another_file_is_refused_whatever_the_store() {
+    let sim = Sim::new();
+    let image = sim._folder.path().join("thief.qcow2");
+    let backing = Backing { path: "/etc/shadow".into(), format: DiskFormat::Raw };
+    image::create(&image, &NewImage::overlay(1 << 20, backing)).unwrap();
+    let disks = vec![DiskRequest { size: None, image: Some((image, VolumeFormat::Qcow2)) }];
+    let refused = sim.machines.create(&CreateRequest { disks, ..request("web") }).unwrap_err();
+    assert!(matches!(refused, Error::Refused { .. }), "{refused}");
+    assert!(refused.to_string().ends_with("stands on another file, '/etc/shadow'"), "{refused}");
+    assert!(sim.store.sets().unwrap().is_empty());
 }

@@ -9,6 +9,7 @@ mod create;
 mod error;
 mod file;
 mod header;
+mod start;
 
 pub use create::{Backing, DEFAULT_CLUSTER_BITS, MAX_BACKING_NAME, NewImage, create, rewrite_backing};
 pub use error::{HeaderError, ImageError};
@@ -17,3 +18,4 @@ pub use file::{
     is_empty_overlay,
 };
 pub use header::{Compression, DiskFormat, Encryption, Extension, HEADER_READ, ImageHeader, QCOW2_MAGIC};
+pub use start::Start;

@@ -10,6 +10,7 @@ use uuid::Uuid;
 use super::work::{NewDomain, Work};
 use super::{Machines, add_store_steps, nvram_path};
 use crate::domain::{self, Firmware, MacAddress, NewNetwork};
+use crate::image::Start;
 use crate::seed::{CloudInit, SEED_IMAGE};
 
 /// The machine that is wanted. Not Debug: what cloud-init is told may hold secrets.
@@ -118,6 +119,8 @@ impl Machines {
                 image: disk.image.clone(),
             })
             .collect();
+        // Not every store looks at images itself.
+        volumes.iter().try_for_each(|new| Start::of(new, name).map(drop))?;
         let change = self.store.plan_create(name, uuid, &volumes)?;
         let set = change.sets.iter().find(|set| set.name == *name).cloned();
         let set = set.ok_or_else(|| Error::message(format!("the store made no volumes for {name}")))?;

@@ -11,7 +11,7 @@ use super::layout::Layout;
 use super::record::Record;
 use super::work::{disk_format, volume_format};
 use super::{NAME, told};
-use crate::image::{self, Image, chain_as, inspect_as, is_empty_overlay};
+use crate::image::{self, Image, Start, chain_as, inspect_as, is_empty_overlay};
 
 /// A set for a machine whose disks were made by other means, or were moved behind our back.
 pub(super) fn adopt(layout: &Layout, name: &MachineName, machine: Uuid, volumes: Vec<Volume>) -> Result<Set> {
@@ -65,63 +65,14 @@ pub(super) fn create(
     draft.born(name)?;
     let mut set = new_set(layout, name, machine);
     for new in new {
-        let volume = match (&new.image, new.size) {
-            (None, None) => {
-                return Err(Error::usage(format!("the disk {} of {name} has no size", new.name))
-                    .with_hint("say how large it is, such as 10G"));
-            }
-            (None, Some(size)) if size.bytes() == 0 => {
-                return Err(Error::usage(format!("the disk {} of {name} has the size 0", new.name))
-                    .with_hint("say how large it is, such as 10G"));
-            }
-            (None, Some(size)) => draft.empty(name, &new.name, size.bytes())?,
-            (Some((path, format)), size) => {
-                let image = image_to_copy(path, *format)?;
-                let size = size.map_or(image.virtual_size, ByteSize::bytes);
-                if size < image.virtual_size {
-                    return Err(Error::usage(format!(
-                        "the disk {} of {name} would have {}, and the image {} has {}",
-                        new.name,
-                        ByteSize::new(size),
-                        path.display(),
-                        ByteSize::new(image.virtual_size)
-                    ))
-                    .with_hint(
-                        "a disk cannot be smaller than its image; leave out the size to take the image's",
-                    ));
-                }
-                draft.copy(name, &new.name, &image, size)?
-            }
+        let Start { image, size } = Start::of(new, name)?;
+        let volume = match image {
+            None => draft.empty(name, &new.name, size)?,
+            Some(image) => draft.copy(name, &new.name, &image, size)?,
         };
         set.volumes.push(volume);
     }
     draft.finish(vec![set])
-}
-
-/// An image to start from. It must stand alone: what stands behind it is nothing that its owner shows us, and a
-/// downloaded image could name any file of the host.
-fn image_to_copy(path: &Path, format: VolumeFormat) -> Result<Image> {
-    let shown = path.display();
-    if format == VolumeFormat::Block {
-        return Err(Error::message(format!(
-            "{shown} is a block device, and machines start from image files"
-        ))
-        .with_hint(format!("copy it into a file: qemu-img convert -O qcow2 {shown} NEW.qcow2")));
-    }
-    let path = std::path::absolute(path)
-        .map_err(|cause| Error::failed(format!("cannot find the image {shown}"), cause))?;
-    let image = inspect_as(&path, disk_format(format)).map_err(told)?;
-    let backing = image.header().and_then(|header| header.backing_file.as_deref());
-    if let Some(backing) = backing {
-        let backing: String =
-            backing.to_string_lossy().chars().flat_map(char::escape_debug).take(200).collect();
-        return Err(Error::refused(format!("the image {shown} stands on another file, '{backing}'"))
-            .with_hint(format!("make one file of it: qemu-img convert -O qcow2 {shown} NEW.qcow2")));
-    }
-    if image.virtual_size == 0 {
-        return Err(Error::message(format!("the image {shown} is empty")));
-    }
-    Ok(image)
 }
 
 /// Clones of a set as it is now, or of one of its snapshots.

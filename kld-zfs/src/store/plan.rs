@@ -223,8 +223,19 @@ fn image_size(path: &Path, format: VolumeFormat) -> Result<u64> {
     let printed = exec.run().map_err(|error| Error::failed(what(), error))?.stdout;
     let told: serde_json::Value =
         serde_json::from_slice(&printed).map_err(|cause| Error::failed(what(), cause))?;
+    refuse_other_files(path, &told)?;
     let size = told.get("virtual-size").and_then(serde_json::Value::as_u64);
     size.ok_or_else(|| Error::failed(what(), "qemu-img does not tell its size"))
+}
+
+/// An image must stand alone: a downloaded one could name any file of the host, which its guest would then read.
+fn refuse_other_files(path: &Path, told: &serde_json::Value) -> Result<()> {
+    let other = told.get("backing-filename").or_else(|| told.pointer("/format-specific/data/data-file"));
+    let Some(other) = other else { return Ok(()) };
+    let other: String = other.as_str().unwrap_or_default().escape_debug().take(200).collect();
+    let shown = path.display();
+    Err(Error::refused(format!("the image {shown} stands on another file, '{other}'"))
+        .with_hint(format!("make one file of it: qemu-img convert -O qcow2 {shown} NEW.qcow2")))
 }
 
 pub(super) fn clone(
@@ -441,4 +452,21 @@ pub(super) fn delete(layout: &Layout, set: &Set) -> Result<StoreChange> {
     let tags = set.snapshots.iter().map(|snapshot| snapshot.tag.clone()).collect();
     draft.work.gone.push(Gone { name: set.name.clone(), machine: set.machine, own: places, adopted, tags });
     draft.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_image_that_names_other_files_is_refused() {
+        let told =
+            |text: &str| refuse_other_files(Path::new("/x.qcow2"), &serde_json::from_str(text).unwrap());
+        let backed = told(r#"{"virtual-size": 1, "backing-filename": "/etc/shadow"}"#).unwrap_err();
+        assert!(matches!(backed, Error::Refused { .. }));
+        assert_eq!(backed.to_string(), "the image /x.qcow2 stands on another file, '/etc/shadow'");
+        told(r#"{"format-specific": {"type": "qcow2", "data": {"data-file": "/etc/shadow"}}}"#).unwrap_err();
+        told(r#"{"virtual-size": 1, "format-specific": {"type": "qcow2", "data": {"compat": "1.1"}}}"#)
+            .unwrap();
+    }
 }

@@ -1,11 +1,28 @@
-//! What the tests of the tools share: images to start from, and comparing what is left.
+//! What the tests of the tools share: images to start from, an [`Eye`] for what the store of the host holds, and
+//! comparing what is left.
 #![deny(missing_docs)]
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use kld_test_support::Host;
+use kld_test_support::{Host, host::Store};
+
+mod eye;
+
+pub use eye::{Eye, eye};
+
+/// True where this test is not for the store that is tested here: it says so, and why, past the harness, which keeps
+/// what a passing test prints.
+pub fn only_on(store: Store, why: &str) -> bool {
+    let here = if kld_test_support::in_lab() { Store::Zfs } else { Store::Dir };
+    if store != here {
+        let name = std::thread::current().name().unwrap_or("a test").to_string();
+        let _ = writeln!(std::io::stderr(), "{name} is for the store {store:?} alone: {why}");
+    }
+    store != here
+}
 
 /// A qcow2 image of 10 GiB with a mark at its beginning, in the host's home folder.
 pub fn image(host: &Host, name: &str) -> PathBuf {
@@ -21,12 +38,6 @@ pub fn home(host: &Host) -> PathBuf {
     host.folder().join("home")
 }
 
-/// The 64 bytes at an offset of a disk, as QEMU reads them, in hexadecimal.
-pub fn bytes_at(host: &Host, path: &Path, offset: u64) -> String {
-    let read = format!("read -v {offset} 64");
-    host.qemu_io(["-r", "-f", "qcow2", "-c", &read, &path.display().to_string()]).ok()
-}
-
 /// Everything that kld and libvirt have made: files with their sizes, modes and times of change, and domains. Locks
 /// and what was read only are left out, since they are no leavings.
 pub fn everything(host: &Host) -> BTreeMap<String, String> {
@@ -34,6 +45,7 @@ pub fn everything(host: &Host) -> BTreeMap<String, String> {
     for folder in [host.store_root(), host.state_dir()] {
         walk(&folder, &mut all);
     }
+    all.extend(eye(host).identities(host));
     let ignored =
         |path: &str| path.contains("/locks/") || path.ends_with("/lock") || path.ends_with("kvm-probe.json");
     all.retain(|path, _| !ignored(path));

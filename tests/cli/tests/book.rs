@@ -1,19 +1,41 @@
 //! The book's worked examples do what the book says: every ```console block of every page is run, on a libvirt host
-//! of the page's own, and what it prints is compared. `KLD_BLESS=1` writes what was printed into the pages.
+//! of the page's own, and what it prints is compared. `KLD_BLESS=1` writes what was printed into the pages. In the lab
+//! the pages that say the same of both stores are run, and the one on the ZFS store.
 
 use std::path::{Path, PathBuf};
 
-use kld_cli_tests::{home, image};
+use kld_cli_tests::{home, image, only_on};
+use kld_test_support::host::Store;
 use kld_test_support::{Host, redact, tool};
 
 /// What a page's commands may be: kld's own tools, and what people have beside them.
-const OTHERS: [&str; 3] = ["virsh", "qemu-img", "qemu-io"];
+const OTHERS: [&str; 4] = ["virsh", "qemu-img", "qemu-io", "zfs"];
+
+/// The pages that are run on the ZFS store, in the lab, where the book is not. The others print what is the directory
+/// store's alone: its files, and how much of them is shared.
+const ON_ZFS: [(&str, &str); 9] = [
+    ("store-zfs.md", include_str!("../../../docs/src/store-zfs.md")),
+    ("introduction.md", include_str!("../../../docs/src/introduction.md")),
+    ("kvm-clone.md", include_str!("../../../docs/src/kvm-clone.md")),
+    ("kvm-create.md", include_str!("../../../docs/src/kvm-create.md")),
+    ("kvm-delete.md", include_str!("../../../docs/src/kvm-delete.md")),
+    ("kvm-show.md", include_str!("../../../docs/src/kvm-show.md")),
+    ("kvm-snap.md", include_str!("../../../docs/src/kvm-snap.md")),
+    ("kvm-start.md", include_str!("../../../docs/src/kvm-start.md")),
+    ("kvm-template.md", include_str!("../../../docs/src/kvm-template.md")),
+];
+
+/// The page whose examples need a pool.
+const NEEDS_A_POOL: &str = "store-zfs.md";
 
 #[test]
 fn every_example_of_the_book_does_what_the_book_says() {
+    if only_on(Store::Dir, "in the lab, some pages are run on the ZFS store") {
+        return;
+    }
     let mut wrong = Vec::new();
     let mut examples = 0;
-    for page in pages() {
+    for page in pages().into_iter().filter(|page| !page.ends_with(NEEDS_A_POOL)) {
         let text = std::fs::read_to_string(&page).unwrap();
         if !text.contains("```console") {
             continue;
@@ -33,7 +55,31 @@ fn every_example_of_the_book_does_what_the_book_says() {
 }
 
 #[test]
+fn pages_on_machines_are_true_on_the_zfs_store() {
+    if only_on(Store::Zfs, "it needs a pool") {
+        return;
+    }
+    let host = Host::start();
+    image(&host, "debian-13.qcow2");
+    let mut wrong = Vec::new();
+    for (page, text) in ON_ZFS {
+        let run = text_as_it_runs(&host, text, &mut 0);
+        if redact(&run) != redact(text) {
+            wrong.push(format!("{page}:\n{}", difference(&redact(text), &redact(&run))));
+        }
+        for machine in host.run("kvm-list", ["--names"]).ok().lines() {
+            host.run("kvm-delete", [machine, "--force", "--recursive"]);
+        }
+        assert_eq!(host.run("kvm-list", ["--names"]).ok(), "", "{page} leaves machines");
+    }
+    assert!(wrong.is_empty(), "the book says otherwise:\n{}", wrong.join("\n"));
+}
+
+#[test]
 fn every_tool_has_a_page() {
+    if only_on(Store::Dir, "the book is not in the lab") {
+        return;
+    }
     let missing: Vec<&str> = kld_test_support::tool::names()
         .into_iter()
         .filter(|name| !folder().join(format!("{name}.md")).is_file())
@@ -117,7 +163,9 @@ fn matches(expected: &[&str], printed: &str) -> bool {
 
 /// Runs one command line. Words are split at spaces, and may stand in single or double quotes; there is no shell.
 fn run(host: &Host, line: &str) -> String {
-    let words = words(line);
+    let pool = host.pool().map(|pool| pool.name());
+    let own = |text: &str| pool.map_or(text.to_string(), |pool| text.replace("tank/", &format!("{pool}/")));
+    let words: Vec<String> = words(line).iter().map(|word| own(word)).collect();
     let Some((program, args)) = words.split_first() else { return String::new() };
     let ran = if OTHERS.contains(&program.as_str()) {
         let mut all = vec![format!("--chdir={}", home(host).display()), program.clone()];
@@ -144,6 +192,7 @@ fn run(host: &Host, line: &str) -> String {
     ] {
         text = text.replace(&format!("{folder}/{inside}"), outside);
     }
+    text = pool.map_or(text.clone(), |pool| text.replace(pool, "tank"));
     if ran.code != Some(0) {
         text += &format!("[exit {}]\n", ran.code.map_or("by a signal".into(), |code| code.to_string()));
     }

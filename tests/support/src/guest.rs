@@ -89,7 +89,8 @@ impl Guest {
 
 /// Builds the guest inside a private host, whose `/usr` and `/boot` are the private root's.
 fn build(root: &Root, folder: &Path) -> Result<()> {
-    let host = Host::start_with(root, folder, host::After::Keep, ("root", "root"))?;
+    let ground = host::Ground::PrivateRoot(root.clone());
+    let host = Host::start_with(&ground, folder, host::After::Keep, ("root", "root"))?;
     for part in ["guest", "out"] {
         fsio::create_dir_all(&folder.join(part), 0o755)?;
     }

@@ -1,5 +1,6 @@
 //! A libvirt host of a test's own: libvirtd and QEMU out of the [private root](crate::root), in their own mount,
-//! PID and network namespaces, with all their state in one temporary folder that is gone afterwards.
+//! PID and network namespaces, with all their state in one temporary folder that is gone afterwards. In the lab they
+//! are the lab's own, and the host has a ZFS [pool](crate::pool) beside them.
 #![allow(
     clippy::disallowed_types,
     reason = "a test needs a child with a pipe to it, which kld_core::exec has not"
@@ -16,11 +17,12 @@ use std::time::{Duration, Instant};
 use kld_core::error::Trying;
 use kld_core::{Error, Result, fsio};
 
+use crate::Pool;
 use crate::root::{Root, cache_folder};
 use crate::tool::{self, Ran};
 
 /// libvirtd must be there after this time.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A Unix socket's path has at most 107 bytes; the longest name that libvirtd puts into its folder is this.
 const LONGEST_SOCKET: &str = "/libvirt-admin-sock";
@@ -43,6 +45,41 @@ pub struct Host {
     keeper: Child,
     life: Option<ChildStdin>,
     pid: i32,
+    pool: Option<Pool>,
+}
+
+/// Where a host's volumes are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Store {
+    /// In the directory store.
+    Dir,
+    /// On the host's pool.
+    Zfs,
+}
+
+/// What a host stands on.
+pub(crate) enum Ground {
+    /// Programs that the machine which runs the tests need not have.
+    PrivateRoot(Root),
+    /// The lab's own programs, and a pool.
+    Lab,
+}
+
+impl Ground {
+    fn here() -> Result<Ground> {
+        match crate::in_lab() {
+            true => Ok(Ground::Lab),
+            false => Root::ensure(&kld_core::ui::Ui::default()).map(Ground::PrivateRoot),
+        }
+    }
+
+    /// The script that keeps the host.
+    fn script(&self) -> &'static [u8] {
+        match self {
+            Ground::PrivateRoot(_) => include_bytes!("host.sh"),
+            Ground::Lab => include_bytes!("host/lab.sh"),
+        }
+    }
 }
 
 /// What becomes of a host's folder when it ends.
@@ -73,11 +110,11 @@ impl Host {
     }
 
     fn try_start_as(user: (&str, &str)) -> Result<Host> {
-        let root = Root::ensure(&kld_core::ui::Ui::default())?;
+        let ground = Ground::here()?;
         let folder = tempfile::Builder::new().prefix("kld-").tempdir();
         let state = folder.trying(|| "cannot make a temporary folder".to_string())?.keep();
         fsio::set_mode(&state, 0o755)?;
-        Host::start_with(&root, &state, After::Remove, user)
+        Host::start_with(&ground, &state, After::Remove, user)
     }
 
     /// Starts a host whose QEMU runs as the user that distributions have for it, and not as root.
@@ -90,11 +127,11 @@ impl Host {
 
     /// Starts a host in `state`, an existing folder, which is kept afterwards.
     pub fn start_in(state: &Path) -> Result<Host> {
-        Host::start_with(&Root::ensure(&kld_core::ui::Ui::default())?, state, After::Keep, ("root", "root"))
+        Host::start_with(&Ground::here()?, state, After::Keep, ("root", "root"))
     }
 
     pub(crate) fn start_with(
-        root: &Root,
+        ground: &Ground,
         state: &Path,
         after: After,
         (user, group): (&str, &str),
@@ -113,12 +150,20 @@ impl Host {
         for folder in folders.iter().take(if user == "root" { 5 } else { 3 }) {
             fsio::create_dir_all(&state.join(folder), 0o755)?;
         }
-        fsio::replace(&state.join("host.sh"), include_bytes!("host.sh"), 0o644)?;
+        fsio::replace(&state.join("host.sh"), ground.script(), 0o644)?;
         let qemu_conf = format!("user = \"{user}\"\ngroup = \"{group}\"\n{QEMU_CONF}");
         fsio::replace(&state.join("etc/qemu.conf"), qemu_conf.as_bytes(), 0o644)?;
         fsio::replace(&state.join("etc/libvirtd.conf"), libvirtd_conf(state).as_bytes(), 0o644)?;
         let log = File::create(state.join("host.log")).trying(|| what.to_string())?;
         let log_too = log.try_clone().trying(|| what.to_string())?;
+        let (pool, needs) = match ground {
+            Ground::PrivateRoot(root) => (None, vec![root.tree(), root.capabilities(), cache_folder()]),
+            Ground::Lab => {
+                let pool = Pool::of(state);
+                let needs = vec![pool.name().into()];
+                (Some(pool), needs)
+            }
+        };
         let mut keeper = Command::new("/bin/bash")
             .arg(state.join("host.sh"))
             .arg("outside")
@@ -127,7 +172,7 @@ impl Host {
                 After::Keep => "keep",
                 After::Remove => "remove",
             })
-            .args([root.tree(), root.capabilities(), cache_folder()])
+            .args(needs)
             .env_clear()
             .env("PATH", kld_core::exec::SEARCH_PATH)
             .env("LC_ALL", "C")
@@ -140,9 +185,30 @@ impl Host {
             .spawn()
             .trying(|| what.to_string())?;
         let life = keeper.stdin.take();
-        let mut host = Host { state: state.to_path_buf(), keeper, life, pid: 0 };
+        let mut host = Host { state: state.to_path_buf(), keeper, life, pid: 0, pool };
+        // Where QEMU is not root, the folder is the tools' to make.
+        if host.pool.is_some() && host.state_dir().is_dir() {
+            host.foretell_kvm()?;
+        }
         host.wait_until_it_answers()?;
         Ok(host)
+    }
+
+    /// Lets kld know beforehand that there is no KVM: in the lab, which is emulated, finding out takes minutes, and the
+    /// machines of these tests run nothing.
+    fn foretell_kvm(&self) -> Result<()> {
+        let emulator = Path::new("/usr/bin/qemu-system-x86_64");
+        let modified = emulator.metadata().and_then(|meta| meta.modified()).ok();
+        let modified = modified.and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok());
+        let boot_id = fsio::read_text(Path::new("/proc/sys/kernel/random/boot_id"), 64)?.unwrap_or_default();
+        let verdict = serde_json::json!({
+            "boot_id": boot_id.trim(),
+            "uri": self.uri(),
+            "emulator": emulator,
+            "modified": modified.map(|time| time.as_secs()),
+            "kvm": { "runs_guests": false, "finding": "machines of tests run in emulation", "remedy": null },
+        });
+        fsio::replace(&self.state_dir().join("kvm-probe.json"), verdict.to_string().as_bytes(), 0o644)
     }
 
     fn wait_until_it_answers(&mut self) -> Result<()> {
@@ -192,19 +258,35 @@ impl Host {
         self.state.join("state")
     }
 
+    /// Where its volumes are.
+    pub fn store(&self) -> Store {
+        if self.pool.is_some() { Store::Zfs } else { Store::Dir }
+    }
+
+    /// Its pool, where it has one.
+    pub fn pool(&self) -> Option<&Pool> {
+        self.pool.as_ref()
+    }
+
     /// The settings that point kld's tools at this host, as environment variables.
     pub fn env(&self) -> Vec<(String, String)> {
         let path = |path: PathBuf| path.display().to_string();
-        [
+        let zfs = self.pool.iter().map(|pool| ("KLD_ZFS_ROOT", pool.root()));
+        let all = [
             ("HOME", path(self.state.join("home"))),
             ("KLD_LIBVIRT_URI", self.uri()),
             ("KLD_STORE_ROOT", path(self.store_root())),
             ("KLD_STATE_DIR", path(self.state_dir())),
             ("KLD_NETWORK", "none".to_string()),
             ("KLD_HOOK_DIR", path(self.state.join("hooks/qemu.d"))),
-        ]
-        .map(|(name, value)| (name.to_string(), value))
-        .to_vec()
+        ];
+        all.into_iter().chain(zfs).map(|(name, value)| (name.to_string(), value)).collect()
+    }
+
+    /// What is of this host alone, and what stands for it in output that is compared.
+    fn own(&self) -> Vec<(String, &'static str)> {
+        let pool = self.pool.iter().map(|pool| (pool.name().to_string(), "[pool]"));
+        [(self.state.display().to_string(), "[host]")].into_iter().chain(pool).collect()
     }
 
     /// A folder with the built tools under their names, such as `kvm-clone`: made as they are asked for.
@@ -226,7 +308,7 @@ impl Host {
     pub fn run<S: AsRef<std::ffi::OsStr>>(&self, tool: &str, args: impl IntoIterator<Item = S>) -> Ran {
         let mut command = self.command(tool);
         command.args(args);
-        tool::run(command).hiding(&self.state)
+        tool::run(command).hiding(self.own())
     }
 
     /// Runs a program of the private root inside this host's namespaces.
@@ -234,7 +316,7 @@ impl Host {
         let mut command = tool::command(Path::new("/usr/bin/nsenter"));
         command.arg(format!("--target={}", self.pid));
         command.args(["--mount", "--pid", "--net", "--root", "--wd=/", program]).args(args);
-        tool::run(command).hiding(&self.state)
+        tool::run(command).hiding(self.own())
     }
 
     /// Runs `virsh` against this host.
@@ -256,7 +338,7 @@ impl Host {
 
     /// Sends libvirtd a signal, such as `STOP`, `CONT` or `KILL`.
     pub fn signal_libvirtd(&self, signal: &str) {
-        let script = format!("kill -{signal} $(cat /run/libvirtd.pid)");
+        let script = format!("kill -{signal} $(cat /run/libvirt/libvirtd.pid)");
         assert_eq!(self.inside("bash", ["-c", &script]).code, Some(0), "libvirtd does not run");
     }
 
@@ -288,7 +370,7 @@ impl Host {
 impl Drop for Host {
     fn drop(&mut self) {
         self.life.take();
-        let deadline = Instant::now() + Duration::from_secs(10);
+        let deadline = Instant::now() + PATIENCE;
         while matches!(self.keeper.try_wait(), Ok(None)) {
             if Instant::now() > deadline && self.pid > 0 {
                 let first = nix::unistd::Pid::from_raw(self.pid);

@@ -60,8 +60,9 @@ inside() {
 serve() {
     state=$1
     ip link set lo up
+    mkdir -p /run/libvirt
     while :; do
-        libvirtd -f "$state/etc/libvirtd.conf" -p /run/libvirtd.pid >>"$state/libvirtd.log" 2>&1 </dev/null &
+        libvirtd -f "$state/etc/libvirtd.conf" -p /run/libvirt/libvirtd.pid >>"$state/libvirtd.log" 2>&1 </dev/null &
         read -r _ || exit 0
     done
 }

@@ -269,10 +269,29 @@ fn mutating(number: libc::c_long, args: &[u64; 6], openat2_flags: impl Fn() -> u
         libc::SYS_fsetxattr => ("fsetxattr", true),
         libc::SYS_fsync => ("fsync", true),
         libc::SYS_fdatasync => ("fdatasync", true),
-        libc::SYS_ioctl => ("ioctl", [libc::FICLONE, libc::FICLONERANGE].contains(&(args[1] as libc::Ioctl))),
+        libc::SYS_mount => ("mount", true),
+        libc::SYS_umount2 => ("umount2", true),
+        libc::SYS_ioctl => ("ioctl", ioctl_changes(args[1] as libc::Ioctl)),
         _ => return None,
     };
     counts.then_some(name)
+}
+
+/// What ZFS is asked for begins so (`ZFS_IOC_FIRST` in OpenZFS's sys/fs/zfs.h); the last byte says what.
+const ZFS: libc::Ioctl = (b'Z' as libc::Ioctl) << 8;
+
+/// What only asks ZFS: the lists and the states of pools, datasets, snapshots, properties, holds and bookmarks.
+/// Everything else counts, channel programs among them, since nobody can tell what they do.
+const ZFS_QUESTIONS: [libc::Ioctl; 24] = [
+    0x04, 0x05, 0x06, 0x0a, 0x12, 0x13, 0x14, 0x15, 0x20, 0x24, 0x25, 0x27, 0x29, 0x2d, 0x2e, 0x32, 0x33,
+    0x35, 0x38, 0x39, 0x3a, 0x3e, 0x41, 0x44,
+];
+
+fn ioctl_changes(request: libc::Ioctl) -> bool {
+    match request & !0xff {
+        ZFS => !ZFS_QUESTIONS.contains(&(request & 0xff)),
+        _ => [libc::FICLONE, libc::FICLONERANGE].contains(&request),
+    }
 }
 
 #[cfg(test)]
@@ -431,5 +450,8 @@ mod tests {
         assert_eq!(name(libc::SYS_ioctl, [3, libc::FICLONE, 0, 0, 0, 0]), Some("ioctl"));
         assert_eq!(name(libc::SYS_ioctl, [3, libc::TCGETS, 0, 0, 0, 0]), None);
         assert_eq!(name(libc::SYS_flock, [3, 0, 0, 0, 0, 0]), None);
+        let zfs = |request| name(libc::SYS_ioctl, [3, request, 0, 0, 0, 0]);
+        assert_eq!([0x5a12, 0x5a14].map(zfs), [None; 2], "ZFS_IOC_OBJSET_STATS, ZFS_IOC_DATASET_LIST_NEXT");
+        assert_eq!([0x5a17, 0x5a23].map(zfs), [Some("ioctl"); 2], "ZFS_IOC_CREATE, ZFS_IOC_SNAPSHOT");
     }
 }

@@ -13,7 +13,7 @@ use kld_core::ui::Ui;
 use kld_core::{Error, Result, fsio};
 use nix::fcntl::{Flock, FlockArg};
 
-use crate::host::After;
+use crate::host::{After, Ground};
 use crate::{Host, apt};
 
 const SUITE: &str = "trixie";
@@ -115,7 +115,8 @@ impl Root {
     fn learn_capabilities(&self) -> Result<()> {
         let folder = tempfile::Builder::new().prefix("kld-").tempdir();
         let folder = folder.trying(|| "cannot make a temporary folder".to_string())?;
-        let host = Host::start_with(self, folder.path(), After::Keep, ("root", "root"))?;
+        let ground = Ground::PrivateRoot(self.clone());
+        let host = Host::start_with(&ground, folder.path(), After::Keep, ("root", "root"))?;
         host.virsh(["capabilities"]);
         let copy = format!("cp -a /var/cache/libvirt '{}/capabilities'", folder.path().display());
         host.inside("bash", ["-c", &copy]);

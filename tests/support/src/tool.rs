@@ -18,7 +18,8 @@ pub struct Ran {
     pub stdout: String,
     /// Its standard error.
     pub stderr: String,
-    folder: Option<String>,
+    /// What is of this host alone, and what stands for it where output is compared.
+    hidden: Vec<(String, &'static str)>,
 }
 
 impl Ran {
@@ -42,17 +43,12 @@ impl Ran {
         serde_json::from_str(&text).unwrap_or_else(|error| panic!("no JSON ({error}): {text}"))
     }
 
-    pub(crate) fn hiding(mut self, folder: &Path) -> Ran {
-        self.folder = Some(folder.display().to_string());
-        self
+    pub(crate) fn hiding(self, hidden: Vec<(String, &'static str)>) -> Ran {
+        Ran { hidden, ..self }
     }
 
     fn redacted(&self, text: &str) -> String {
-        let text = match &self.folder {
-            Some(folder) => text.replace(folder.as_str(), "[host]"),
-            None => text.to_string(),
-        };
-        redact(&text)
+        redact(&self.hidden.iter().fold(text.to_string(), |text, (own, name)| text.replace(own, name)))
     }
 }
 
@@ -83,6 +79,9 @@ pub fn redact(text: &str) -> String {
             (r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b", "[uuid]"),
             (r"\b[0-9a-f]{2}(:[0-9a-f]{2}){5}\b", "[mac]"),
             (r"\.[0-9a-f]{8}\.qcow2\b", ".[id].qcow2"),
+            (r"@kld-([a-z]+)-[0-9a-f]{8}\b", "@kld-$1-[id]"),
+            (r"/\.bases/[0-9a-f]{32}\b", "/.bases/[id]"),
+            (r"/\.kld-[0-9a-f]{32}\b", "/.kld-[id]"),
             (r"\b\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}:\d{2}(\.\d+)?(Z|[+-]\d{2}:?\d{2})?", "[time]"),
             (r"\b(process|pid) \d+\b", "$1 [pid]"),
             (r"\b\d+(\.\d+)? (us|ms|s|seconds)\b", "[duration]"),
@@ -103,6 +102,9 @@ pub fn names() -> Vec<&'static str> {
     kld_catalog::FAMILIES.iter().flat_map(|family| family.tools).map(|tool| tool.name).collect()
 }
 
+/// Where `cargo xtask lab` puts the built tools.
+const LAB: &str = "/usr/local/bin";
+
 static TOOLS: std::sync::OnceLock<PathBuf> = std::sync::OnceLock::new();
 
 /// From now on the tools are those in this folder, such as a release build's; only the first call counts.
@@ -112,7 +114,7 @@ pub fn use_tools_of(folder: &Path) {
 
 /// Where the tools are that are run.
 pub fn built() -> PathBuf {
-    TOOLS.get().cloned().unwrap_or_else(built_here)
+    TOOLS.get().cloned().unwrap_or_else(|| if crate::in_lab() { LAB.into() } else { built_here() })
 }
 
 /// Where cargo puts this build's programs: beside the running test or xtask.
@@ -197,7 +199,7 @@ pub fn run_within(mut command: Command, limit: Duration) -> Ran {
     let text = |pipe: std::thread::JoinHandle<Vec<u8>>| {
         String::from_utf8_lossy(&pipe.join().unwrap_or_default()).into_owned()
     };
-    Ran { code: status.code(), stdout: text(stdout), stderr: text(stderr), folder: None }
+    Ran { code: status.code(), stdout: text(stdout), stderr: text(stderr), hidden: Vec::new() }
 }
 
 fn drain<R: Read + Send + 'static>(pipe: Option<R>) -> std::thread::JoinHandle<Vec<u8>> {

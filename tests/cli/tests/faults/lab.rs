@@ -1,34 +1,15 @@
 //! A libvirt host in a prepared state that can be had again, and all that is on it as text.
-#![allow(clippy::disallowed_types, reason = "folders are copied with all their attributes")]
 
+use std::ops::Deref;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use kld_cli_tests::image;
+use kld_cli_tests::{eye, image};
 use kld_test_support::{Host, redact};
 
-/// Prints every definition, then what the first sectors of each disk hold, then what `qemu-img check` says of each
-/// volume. Arguments: the connection, the folder of the volumes, `all` or `domains` for the definitions alone.
-const LOOK: &str = r#"
-names=$(virsh -q -c "$1" list --all --name)
-commands=
-for name in $names; do commands="$commands dumpxml --inactive $name;"; done
-virsh -q -c "$1" "${commands:-list --all --name}"
-echo "== contents"
-[ "$3" = all ] || exit 0
-for name in $names; do
-    for disk in $(virsh -q -c "$1" domblklist --inactive "$name" | sed -n 's/^ *vd[a-z]* *//p'); do
-        echo "$name $disk $(qemu-io -U -r -f qcow2 -c 'read -v 0 32' -c 'read -v 1M 32' "$disk" 2>&1 |
-            sed -n 's/^[0-9a-f]*:  \([0-9a-f ]*\)  .*/\1/p' | tr -d ' \n')"
-    done
-done
-echo "== checks"
-for volume in "$2"/*.qcow2; do
-    [ -e "$volume" ] && { qemu-img check -q -U -f qcow2 "$volume" 2>&1 || echo "$volume is damaged"; }
-done
-exit 0
-"#;
+/// Prints every definition as libvirt has written it down.
+const DEFINITIONS: &str = "cat /etc/libvirt/qemu/*.xml 2>/dev/null; exit 0";
 
 /// A host with a bystander, foreign files and whatever else a scenario prepares.
 pub struct Lab {
@@ -37,6 +18,47 @@ pub struct Lab {
     pub image: String,
     saved: PathBuf,
     domains: Vec<(String, String)>,
+}
+
+/// A prepared state for several scenarios. In the lab, where preparing takes longer than a scenario, they use one host
+/// after each other, and each finds it as it was prepared.
+pub struct Prepared {
+    prepare: fn(&Lab),
+    shared: Mutex<Option<Lab>>,
+}
+
+/// A host in its prepared state.
+pub enum Lent {
+    Own(Lab),
+    Shared(MutexGuard<'static, Option<Lab>>),
+}
+
+impl Prepared {
+    pub const fn new(prepare: fn(&Lab)) -> Prepared {
+        Prepared { prepare, shared: Mutex::new(None) }
+    }
+
+    pub fn lend(&'static self) -> Lent {
+        if !kld_test_support::in_lab() {
+            return Lent::Own(Lab::new(self.prepare));
+        }
+        let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*shared {
+            Some(lab) => lab.restore(),
+            None => *shared = Some(Lab::new(self.prepare)),
+        }
+        Lent::Shared(shared)
+    }
+}
+
+impl Deref for Lent {
+    type Target = Lab;
+    fn deref(&self) -> &Lab {
+        match self {
+            Lent::Own(lab) => lab,
+            Lent::Shared(lab) => lab.as_ref().expect("it was prepared before it was lent"),
+        }
+    }
 }
 
 /// All that is there, comparable from run to run: a line for each file, domain, disk and folder, sorted.
@@ -68,7 +90,7 @@ impl Lab {
         let mut lab = Lab { host, image, saved, domains: Vec::new() };
         lab.tool("kvm-create", &["bystander", "--from", &lab.image, "--memory", "64M", "--cloud-init"]);
         prepare(&lab);
-        lab.foreign_files();
+        lab.foreign_things();
         lab.save();
         lab
     }
@@ -83,7 +105,7 @@ impl Lab {
     pub fn source(&self) {
         let args = ["src", "--from", &self.image, "--disk", "10G", "--disk", "1G", "--memory", "64M"];
         self.tool("kvm-create", &[&args[..], &["--uefi", "--user", "admin"]].concat());
-        std::fs::write(self.host.store_root().join("machines/src/nvram.fd"), "variables").unwrap();
+        self.set_variables("variables");
         self.write_to_source(0x11);
     }
 
@@ -93,46 +115,41 @@ impl Lab {
         for (tag, byte) in [("one", 0x22), ("two", 0x33), ("three", 0x44)] {
             self.tool("kvm-snap", &["src", "create", tag]);
             self.write_to_source(byte);
-            std::fs::write(self.host.store_root().join("machines/src/nvram.fd"), tag).unwrap();
+            self.set_variables(tag);
         }
+    }
+
+    /// Makes this the UEFI variables of `src`.
+    fn set_variables(&self, text: &str) {
+        std::fs::write(eye(&self.host).state_of(&self.host, "src").join("nvram.fd"), text).unwrap();
     }
 
     fn write_to_source(&self, byte: u8) {
         let write = format!("write -P {byte} 1M 64k");
         for disk in self.disks("src") {
-            self.host.qemu_io(["-f", "qcow2", "-c", &write, &disk]).ok();
+            self.host.qemu_io(["-f", eye(&self.host).format(), "-c", &write, &disk]).ok();
         }
     }
 
-    /// The files of a machine's disks.
+    /// The files or devices of a machine's disks.
     pub fn disks(&self, machine: &str) -> Vec<String> {
-        let listed = self.host.virsh(["domblklist", "--inactive", machine]).ok();
-        let words = listed.lines().filter_map(|line| line.trim().split_once(' '));
-        words
-            .filter(|(target, _)| target.starts_with("vd"))
-            .map(|(_, path)| path.trim().to_string())
-            .collect()
+        let all = self.definitions().into_iter();
+        all.filter(|(name, _)| name == machine).flat_map(|(_, xml)| disks_of(&xml)).collect()
     }
 
     /// Things that kld did not make and must not touch.
-    fn foreign_files(&self) {
-        let store = self.host.store_root();
-        for path in
-            ["volumes/foreign.qcow2.bak", "volumes/.hidden", "notes", "machines/notes", "staged/notes"]
-        {
-            std::fs::write(store.join(path), format!("not kld's: {path}")).unwrap();
-        }
-        if store.join("machines/src").is_dir() {
-            std::fs::write(store.join("machines/src/notes"), "the administrator's own").unwrap();
+    fn foreign_things(&self) {
+        eye(&self.host).plant(&self.host);
+        let source = eye(&self.host).state_of(&self.host, "src");
+        if source.is_dir() {
+            std::fs::write(source.join("notes"), "the administrator's own").unwrap();
         }
     }
 
     fn save(&mut self) {
         std::fs::create_dir(&self.saved).unwrap();
-        for folder in [self.host.store_root(), self.host.state_dir()] {
-            copy(&folder, &self.saved.join(folder.file_name().unwrap()));
-        }
-        let (domains, _) = self.look("domains");
+        eye(&self.host).save(&self.host, &self.saved);
+        let domains = self.definitions();
         for (name, xml) in &domains {
             std::fs::write(self.saved.join(format!("{name}.xml")), xml).unwrap();
         }
@@ -141,7 +158,7 @@ impl Lab {
 
     /// Brings the prepared state back.
     pub fn restore(&self) {
-        let (now, _) = self.look("domains");
+        let now = self.definitions();
         let mut commands = Vec::new();
         for (name, _) in now.iter().filter(|(name, _)| !self.domains.iter().any(|(known, _)| known == name)) {
             commands.push(format!("undefine {name} --keep-nvram"));
@@ -152,55 +169,42 @@ impl Lab {
         if !commands.is_empty() {
             self.host.virsh([commands.join("; ")]).ok();
         }
-        for folder in [self.host.store_root(), self.host.state_dir()] {
-            for entry in std::fs::read_dir(&folder).unwrap().flatten() {
-                let path = entry.path();
-                if path.is_dir() { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) }
-                    .unwrap();
-            }
-            copy(&self.saved.join(folder.file_name().unwrap()), &folder);
-        }
+        eye(&self.host).restore(&self.host, &self.saved);
     }
 
-    /// Every domain with its definition; the contents of every disk and the complaints about volumes.
-    fn look(&self, what: &str) -> (Vec<(String, String)>, Vec<String>) {
-        let volumes = self.host.store_root().join("volumes").display().to_string();
-        let text = self.host.inside("bash", ["-c", LOOK, "look", &self.host.uri(), &volumes, what]).ok();
-        let (definitions, rest) = text.split_once("== contents").unwrap();
-        let mut domains = Vec::new();
-        for part in definitions.split("</domain>").filter(|part| !part.trim().is_empty()) {
+    /// Every domain with its definition, by name.
+    fn definitions(&self) -> Vec<(String, String)> {
+        let text = self.host.inside("bash", ["-c", DEFINITIONS]).ok();
+        // A comment that says how to edit it comes first.
+        let parts = text.split("</domain>").filter_map(|part| Some(&part[part.find("<domain ")?..]));
+        let named = parts.map(|part| {
             let name = part.split_once("<name>").and_then(|(_, rest)| rest.split_once("</name>")).unwrap().0;
-            domains.push((name.to_string(), format!("{}</domain>\n", part.trim())));
-        }
-        (domains, rest.lines().map(str::to_string).filter(|line| !line.is_empty()).collect())
+            (name.to_string(), format!("{part}</domain>\n"))
+        });
+        named.collect()
     }
 
     /// All that is there.
     pub fn see(&self) -> Seen {
-        let (domains, mut lines) = self.look("all");
-        for (name, xml) in domains {
+        let mut lines = Vec::new();
+        for (name, xml) in self.definitions() {
+            for disk in disks_of(&xml) {
+                lines.push(format!("{name} {disk} {}", eye(&self.host).contents(&self.host, &disk)));
+            }
             lines.push(format!("domain {name}: {xml}"));
         }
         for folder in [self.host.store_root(), self.host.state_dir()] {
             walk(&folder, &mut lines);
         }
+        lines.extend(eye(&self.host).inventory(&self.host));
         let mut lines: Vec<String> = lines.iter().map(|line| redact(line)).collect();
         lines.sort();
         Seen(lines)
     }
 
-    /// The files of the store's volumes.
-    pub fn volumes(&self) -> Vec<String> {
-        let entries = std::fs::read_dir(self.host.store_root().join("volumes")).unwrap().flatten();
-        let paths =
-            entries.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|is| is == "qcow2"));
-        paths.map(|path| path.display().to_string()).collect()
-    }
-
-    /// What `qemu-img check` complains about.
+    /// What is wrong with volumes.
     pub fn complaints(&self) -> Vec<String> {
-        let lines = self.look("all").1.into_iter();
-        lines.skip_while(|line| line != "== checks").skip(1).collect()
+        eye(&self.host).complaints(&self.host)
     }
 
     /// How many operations stand in the journal.
@@ -208,6 +212,15 @@ impl Lab {
         let Ok(entries) = std::fs::read_dir(self.host.state_dir().join("journal")) else { return 0 };
         entries.flatten().filter(|entry| entry.path().extension().is_some_and(|is| is == "json")).count()
     }
+}
+
+/// The files or devices that a definition has for disks; its seed is none.
+fn disks_of(xml: &str) -> Vec<String> {
+    let sources = xml.split("<source ").skip(1).filter_map(|rest| {
+        let rest = rest.strip_prefix("file='").or_else(|| rest.strip_prefix("dev='"))?;
+        Some(rest.split_once('\'')?.0.to_string())
+    });
+    sources.filter(|path| !path.ends_with(".iso")).collect()
 }
 
 /// A line for each file and folder: its kind, its mode and, where it is small text, what is in it. What only guests
@@ -240,9 +253,4 @@ fn walk(folder: &Path, lines: &mut Vec<String>) {
 
 fn without_times(text: &str) -> String {
     text.lines().filter(|line| !line.contains("\"created\":")).map(|line| format!("{line}\n")).collect()
-}
-
-fn copy(from: &Path, to: &Path) {
-    let status = Command::new("/bin/cp").args(["-a", "--no-target-directory"]).args([from, to]).status();
-    assert!(status.unwrap().success(), "cannot copy {}", from.display());
 }
