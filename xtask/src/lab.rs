@@ -140,10 +140,13 @@ pub fn test(full: bool, ui: &Ui) -> Result<()> {
     if full {
         outside.env("KLD_FULL", "1");
     }
-    shell::time(ui, outside)?;
-    let (_lab, agent) = start(&Cache::of_user(), "lab", ui)?;
-    tools::bring(&agent, &kld_test_support::tool::built_here())?;
-    suites::run(&agent, full, ui)
+    let outside = shell::time(ui, outside);
+    let inside = start(&Cache::of_user(), "lab", ui).and_then(|(_lab, agent)| {
+        tools::bring(&agent, &kld_test_support::tool::built_here())?;
+        suites::run(&agent, full, ui)
+    });
+    // What fails there and what fails here is seen in one run.
+    outside.and(inside)
 }
 
 fn up(cache: &Cache, names: &[String], ui: &Ui) -> Result<()> {

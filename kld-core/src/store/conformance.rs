@@ -1275,3 +1275,21 @@ pub fn a_change_of_another_store_is_refused(make: Make) {
     assert!(case.store().revert(&change).is_err());
     assert_eq!(case.picture(), before);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn samples_with_every_first_try_each_kind_and_each_step_once() {
+        let of = 5;
+        let mut kinds: Vec<usize> = (10..10 + of)
+            .flat_map(|first| Sample { first, of }.kinds().map(|(number, _)| number).collect::<Vec<_>>())
+            .collect();
+        kinds.sort_unstable();
+        assert_eq!(kinds, (0..KINDS.len()).collect::<Vec<_>>());
+        let steps: Vec<usize> = Sample { first: 7, of }.numbers(4).take(3).collect();
+        assert_eq!(steps, [1, 6, 11]);
+        assert_eq!(Sample::ALL.kinds().count(), KINDS.len());
+    }
+}

@@ -16,7 +16,7 @@ const SETUP: &str = include_str!("setup.sh");
 const IDENTIFY: &str = include_str!("identify.sh");
 
 /// A script that takes longer hangs: setting a lab up takes a minute, and several on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(300);
+const PATIENCE: Duration = Duration::from_secs(480);
 
 /// What every lab starts from.
 #[derive(Debug, Clone)]

@@ -12,12 +12,12 @@ mkdir -p /run/udev /run/lock /run/sshd /run/systemd
 
 /usr/lib/systemd/systemd-udevd --daemon
 udevadm trigger --action=add
-udevadm settle --timeout=60
+udevadm settle --timeout=200
 
 modprobe -a zfs wireguard tun loop nbd nf_tables nft_masq bridge br_netfilter vhost_net vhost_vsock
 # Which of the two serves depends on the processor that the guest sees.
 modprobe kvm_amd nested=1 2>/dev/null || modprobe kvm_intel nested=1
-udevadm settle --timeout=60
+udevadm settle --timeout=200
 
 cat >/etc/libvirt/qemu.conf <<'CONF'
 user = "root"
