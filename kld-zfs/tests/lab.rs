@@ -245,7 +245,7 @@ fn what_a_power_cut_left_unmarked_is_undone_and_a_strangers_is_left() {
     let change = clone("empty");
     run("zfs", &["create", "-u", &format!("{root}/empty")]);
     bench.store.revert(&change).unwrap();
-    assert_eq!(bench.store.sets().unwrap(), vec![web.clone()]);
+    assert_eq!(bench.store.sets().unwrap(), std::slice::from_ref(&web));
 
     // Its files and volumes were made at the same time.
     let change = clone("half");

@@ -5,52 +5,58 @@
 //! marks, but begins as soon as it can be seen. So the first group has the snapshots and the states of all new
 //! machines, the second their volumes, marks and files.
 
-use std::sync::{PoisonError, RwLock};
 use std::time::Duration;
 
+use kld_core::Result;
 use kld_core::error::Trying;
 use kld_core::store::StateFile;
 use kld_core::timing::phase;
-use kld_core::{Error, Result};
 
-use super::carry_out::{Marker, both, each, make_volume, maker, marks, or_ours, write_files};
+use super::carry_out::{Marker, Turns, both, each, make_volume, maker, marks, or_ours, write_files};
 use super::layout::Layout;
 use super::work::{Born, NewZvol, Work};
 use crate::engine::{Kinds, Listing, Property};
 use crate::mounts;
 
-/// How often it is looked whether a dataset is there.
-const PAUSE: Duration = Duration::from_millis(2);
+/// The pauses between looks whether a dataset is there: each look holds up the pool a little.
+const PAUSES: [Duration; 2] = [Duration::from_millis(2), Duration::from_millis(50)];
 
-/// Makes a machine, with its volumes as soon as `taken` is free and says that their snapshots are there.
+/// Makes a machine, with its volumes as soon as the snapshots are there that they stand on.
 pub(super) fn raise(
     layout: &Layout,
     work: &Work,
     born: &Born,
     files: &[StateFile],
-    taken: &RwLock<bool>,
+    turns: &Turns,
 ) -> Result<()> {
     let dataset = layout.machine(&born.name)?;
     let there = || layout.engine.exists(dataset.as_str());
-    let fill = || both(|| volumes(layout, work, born, taken), || state(layout, work, born, files));
+    let fill = || both(|| volumes(layout, work, born), || state(layout, work, born, files));
     if there()? {
         // An earlier run has made it; or it is a stranger's, which is an error.
         make(layout, work, born)?;
-        return fill();
+        return turns.snapshots().and_then(|()| fill());
     }
+    drop(turns.begin.read());
     std::thread::scope(|scope| {
         let making = scope.spawn(|| phase("state: create", || make(layout, work, born)));
         let made = |making: std::thread::ScopedJoinHandle<'_, Result<()>>| {
             making.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         };
+        // As a rule this comes with the same transaction group as the dataset.
+        if let Err(error) = turns.snapshots() {
+            return made(making).and(Err(error));
+        }
+        let [mut pause, longest] = PAUSES;
         loop {
             let ended = making.is_finished();
             match there()? {
                 true if ended => return made(making).and_then(|()| fill()),
                 true => break,
                 false if ended => return made(making),
-                false => std::thread::sleep(PAUSE),
+                false => std::thread::sleep(pause),
             }
+            pause = (2 * pause).min(longest);
         }
         let filled = fill();
         made(making).and(filled)
@@ -66,11 +72,8 @@ fn make(layout: &Layout, work: &Work, born: &Born) -> Result<()> {
     or_ours(layout, done, dataset.as_str(), Kinds::Filesystems, work.id)
 }
 
-fn volumes(layout: &Layout, work: &Work, born: &Born, taken: &RwLock<bool>) -> Result<()> {
+fn volumes(layout: &Layout, work: &Work, born: &Born) -> Result<()> {
     let own: Vec<&NewZvol> = work.make.iter().filter(|new| new.machine == born.machine).collect();
-    if !*taken.read().unwrap_or_else(PoisonError::into_inner) {
-        return Err(Error::message(format!("the snapshots that {} stands on were not taken", born.name)));
-    }
     phase("volumes", || each(&own, |new| make_volume(layout, work, new)))
 }
 

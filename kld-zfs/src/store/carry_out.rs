@@ -158,6 +158,25 @@ pub(super) fn or_ours(layout: &Layout, done: Outcome, name: &str, kinds: Kinds, 
     }
 }
 
+/// What those who make machines wait for. Each is held for writing until then.
+#[derive(Debug, Default)]
+pub(super) struct Turns {
+    /// The snapshots are about to be taken: what begins now shares their transaction group.
+    pub begin: RwLock<()>,
+    /// True when they are there, false when they will not be.
+    taken: RwLock<bool>,
+}
+
+impl Turns {
+    /// Waits for the snapshots; an error where they will not be there.
+    pub(super) fn snapshots(&self) -> Result<()> {
+        match *self.taken.read().unwrap_or_else(PoisonError::into_inner) {
+            true => Ok(()),
+            false => Err(Error::message("the snapshots to be cloned were not taken")),
+        }
+    }
+}
+
 /// Makes what nobody uses yet. See [`kld_core::store::VolumeStore::stage`].
 pub(super) fn stage(
     layout: &Layout,
@@ -177,14 +196,14 @@ pub(super) fn stage(
     }
     prepare(layout, work)?;
     let tagged = work.tag.is_some();
-    // Held until the snapshot is there, or will not be.
-    let taken = RwLock::new(tagged);
-    let mut untaken = taken.write().unwrap_or_else(PoisonError::into_inner);
+    let turns = Turns::default();
+    let mut waiting = Some(turns.begin.write());
+    let mut untaken = turns.taken.write().unwrap_or_else(PoisonError::into_inner);
     both(
-        || phase("machines", || each(&work.born, |born| birth::raise(layout, work, born, files, &taken))),
+        || phase("machines", || each(&work.born, |born| birth::raise(layout, work, born, files, &turns))),
         move || {
             if !tagged {
-                phase("snapshot", || take(layout, work, moment))?;
+                phase("snapshot", || take(layout, work, moment, &mut || drop(waiting.take())))?;
             }
             *untaken = true;
             Ok(())
@@ -197,7 +216,7 @@ pub(super) fn stage(
         phase("copy image", || fill(layout, work, new))?;
     }
     if tagged {
-        phase("snapshot", || take(layout, work, moment))?;
+        phase("snapshot", || take(layout, work, moment, &mut || ()))?;
     }
     for name in filled_sets(layout, work) {
         let marker = Marker::read(layout, &name, work.id)?.unwrap_or_default();
@@ -254,12 +273,14 @@ fn ensure(layout: &Layout, place: &DatasetName) -> Result<()> {
     layout.engine.create_filesystem(place, &[Property::Mountpoint("none".to_string())]).or_exists()
 }
 
-fn take(layout: &Layout, work: &Work, moment: Moment) -> Result<()> {
+/// Takes the snapshots, and says so just before: a hypervisor may be asked first whether the machine runs.
+fn take(layout: &Layout, work: &Work, moment: Moment, now: &mut dyn FnMut()) -> Result<()> {
     let Some(first) = work.snapshot.first() else { return Ok(()) };
     layout.deed()?;
     let mut properties = vec![Property::User("org.kld:change", work.id.to_string())];
     properties.extend(work.tag.as_ref().map(|tag| Property::User("org.kld:tag", tag.to_string())));
     moment(&mut || {
+        now();
         let done = layout.engine.snapshot(&work.snapshot, &properties);
         or_ours(layout, done, first.as_str(), Kinds::Snapshots, work.id)
     })

@@ -91,6 +91,9 @@ fn taken(name: &MachineName, by: impl std::fmt::Display) -> Error {
 
 fn refuse_taken(layout: &Layout, name: &MachineName) -> Result<()> {
     pool::guard(&layout.root)?;
+    if !layout.engine.exists(layout.machine(name)?.as_str())? {
+        return Ok(());
+    }
     match record::read(layout, name)? {
         Some(_) => Err(taken(name, "the store has a set of this name")),
         None => refuse_dataset(layout, name),
