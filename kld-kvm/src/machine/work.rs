@@ -273,9 +273,15 @@ impl Machines {
             }
             _ => take(),
         };
-        let define = |domain: &NewDomain| self.hypervisor.define(&domain.definition).map(drop);
+        let define = || {
+            let mut new = work.define.iter();
+            phase("define", || {
+                new.try_for_each(|domain| self.hypervisor.define(&domain.definition).map(drop))
+            })?;
+            self.settle(!work.define.is_empty())
+        };
         std::thread::scope(|scope| {
-            let defined = scope.spawn(|| phase("define", || work.define.iter().try_for_each(define)));
+            let defined = scope.spawn(define);
             let staged = phase("stage files", || self.store.stage_at(&work.change, files, &moment));
             staged.and(defined.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
         })?;
@@ -300,6 +306,7 @@ impl Machines {
                 self.hypervisor.thaw(uuid)?;
             }
             work.define.iter().try_for_each(|domain| self.hypervisor.undefine(domain.uuid).map(drop))?;
+            self.settle(!work.define.is_empty())?;
             self.store.revert(&work.change)
         })
     }
@@ -343,7 +350,13 @@ impl Machines {
         for work in work {
             consistency = self.finish_one(work, touched, run)?;
         }
+        self.settle(*touched)?;
         Ok(consistency)
+    }
+
+    /// Definitions that were changed must be on the disk before the journal forgets how they came about.
+    fn settle(&self, changed: bool) -> Result<()> {
+        if changed { phase("settle", || self.hypervisor.settle()) } else { Ok(()) }
     }
 
     fn finish_one(&self, work: &Work, touched: &mut bool, run: Run) -> Result<Option<Consistency>> {
@@ -401,6 +414,7 @@ impl Machines {
         for Restore { from, to } in &work.restore {
             if let Some(bytes) = fsio::read_bytes(from, LARGEST_NVRAM)? {
                 fsio::replace(to, &bytes, 0o600)?;
+                to.parent().map_or(Ok(()), fsio::sync_dir)?;
             }
         }
         self.hypervisor.define(definition).map(drop)

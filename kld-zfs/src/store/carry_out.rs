@@ -25,6 +25,7 @@ use super::plan::BLOCK;
 use super::record;
 use super::work::{Alone, Back, Born, Content, Gone, NewZvol, Work};
 use crate::engine::{Failure, Forgive, Kind, Kinds, Listing, Outcome, Property};
+use crate::held::Held;
 use crate::mounts;
 use crate::{DatasetName, SnapshotName, device, pool};
 
@@ -255,14 +256,14 @@ fn fill(layout: &Layout, work: &Work, new: &NewZvol) -> Result<()> {
     {
         return Ok(());
     }
-    let device = device::wait(&new.dataset)?;
+    let device = Held::open(&new.dataset)?;
     layout.deed()?;
     // The volume reads as zeros wherever nothing was written. One that a killed run had begun to fill has been
     // given the same bytes.
     let exec = Exec::new("qemu-img")
         .args(["convert", "-n", "--target-is-zero", "-t", "none", "-f", format.driver(), "-O", "raw", "--"])
         .arg(path)
-        .arg(&device)
+        .arg(device.node())
         .limit(COPYING);
     exec.run().map(drop).map_err(|error| {
         let size = ByteSize::new(*size);
@@ -366,7 +367,8 @@ fn remove_files(layout: &Layout, name: &MachineName, id: Uuid) -> Result<()> {
             fsio::remove_dir_if_empty(folder)?;
         }
     }
-    Marker::remove(layout, name, id)
+    Marker::remove(layout, name, id)?;
+    settle_state(layout, name)
 }
 
 /// Makes the change count. See [`kld_core::store::VolumeStore::commit`].
@@ -393,7 +395,17 @@ pub(super) fn commit(layout: &Layout, change: &StoreChange) -> Result<()> {
     if !given_up.is_empty() || !work.gone.is_empty() || !work.back.is_empty() || !work.alone.is_empty() {
         collect(layout)?;
     }
-    change.sets.iter().try_for_each(|set| Marker::remove(layout, &set.name, work.id))
+    each(&change.sets, |set| {
+        Marker::remove(layout, &set.name, work.id)?;
+        settle_state(layout, &set.name)
+    })
+}
+
+/// What was written to a machine's state survives a power cut when this returns: records and their like are renamed
+/// into their place, and ZFS takes seconds to write that of its own accord.
+fn settle_state(layout: &Layout, name: &MachineName) -> Result<()> {
+    let place = layout.state_dir(name);
+    if place.is_dir() { phase("settle", || fsio::sync_dir(&place)) } else { Ok(()) }
 }
 
 /// A machine that goes is not in the store any more, whatever is left of it.

@@ -1,9 +1,9 @@
 //! The parts that a lab is started from: made once, kept in the cache, looked over before each use.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use kld_build::appliance::{Appliance, Design, Pipes, Plug, Qemu};
+use kld_build::appliance::{Appliance, Design, Disk, Disks, Pipes, Plug, Qemu};
 use kld_build::modules::Wanted;
 use kld_build::{Agent, Cache, Image};
 use kld_core::ui::Ui;
@@ -60,10 +60,25 @@ impl Parts {
 
     /// Starts a lab, the `number`th of those that are on one network.
     pub fn start(&self, name: &str, number: u8, plugs: &[Plug]) -> Result<Appliance> {
-        let lab = self.design.restore(&self.state, plugs)?;
+        self.start_on(name, number, plugs, Disks::Own)
+    }
+
+    /// As [`start`](Self::start), with disks that may outlive the lab.
+    pub fn start_on(&self, name: &str, number: u8, plugs: &[Plug], disks: Disks) -> Result<Appliance> {
+        let lab = self.design.restore_on(&self.state, plugs, disks)?;
         let number = number.to_string();
         script(&lab.agent(), IDENTIFY, &[name, &number])?;
         Ok(lab)
+    }
+
+    /// Goes on with a lab whose state was saved in this folder, with its disks as they were then.
+    pub fn resume(&self, state: &Path, plugs: &[Plug], disks: Disks) -> Result<Appliance> {
+        self.design.restore_on(state, plugs, disks)
+    }
+
+    /// A lab's disks.
+    pub fn disks(&self) -> &[Disk] {
+        &self.design.shape.disks
     }
 
     /// Where the parts are: kernel, initramfs and root image, and the saved state.
@@ -90,7 +105,7 @@ fn state_name(design: &Design) -> Result<String> {
     Ok(format!("lab-state-{digest}"))
 }
 
-fn prepare(design: &Design, folder: &std::path::Path) -> Result<()> {
+fn prepare(design: &Design, folder: &Path) -> Result<()> {
     let lab = design.boot(&[])?;
     script(&lab.agent(), SETUP, &[])?;
     lab.save(folder)
