@@ -17,6 +17,7 @@ use kld_core::exec::Exec;
 use kld_core::store::{Moment, StateContent, StateFile, StoreChange};
 use kld_core::timing::phase;
 use kld_core::{ByteSize, Error, MachineName, Result, fsio};
+use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -31,6 +32,8 @@ use crate::{DatasetName, SnapshotName, device, pool};
 
 /// How long a device that was just closed may stay busy: udev and blkid look at it.
 const BUSY: Duration = Duration::from_secs(20);
+/// How long a full pool may take to give back what was destroyed.
+const FREEING: Duration = Duration::from_secs(30);
 /// Copying an image.
 const COPYING: Duration = Duration::from_secs(24 * 3600);
 const FILE_MODE: u32 = 0o600;
@@ -156,6 +159,8 @@ pub(super) fn stage(
     for file in files {
         layout.state_file(&file.set, &file.path)?;
     }
+    let existing = change.sets.iter().filter(|set| !work.is_born(&set.name));
+    existing.map(|set| refuse_read_only(layout, &set.name)).collect::<Result<()>>()?;
     ensure(layout, &layout.root)?;
     let tagged = work.tag.is_some();
     both(
@@ -181,6 +186,19 @@ pub(super) fn stage(
         }
     }
     Ok(())
+}
+
+/// Before anything is begun that could not be written down.
+fn refuse_read_only(layout: &Layout, name: &MachineName) -> Result<()> {
+    let place = layout.state_dir(name);
+    match nix::sys::statvfs::statvfs(&place) {
+        Ok(state) if state.flags().contains(nix::sys::statvfs::FsFlags::ST_RDONLY) => {
+            let cause = "the pool is imported read-only, or the property readonly is on";
+            Err(Error::failed(format!("cannot change {}", layout.machine(name)?), cause)
+                .with_hint("import it without readonly=on"))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The machines among the born ones whose disks are filled from images.
@@ -380,7 +398,6 @@ pub(super) fn commit(layout: &Layout, change: &StoreChange) -> Result<()> {
     }
     work.back.iter().try_for_each(|back| roll_back(layout, back, work.id))?;
     work.alone.iter().try_for_each(|alone| stand_alone(layout, alone, work.id))?;
-    phase("records", || each(&change.sets, |set| record::write(layout, set)))?;
     let mut given_up = work.drop.clone();
     given_up.extend(work.temporary.iter().cloned());
     for (name, folder) in &work.folders {
@@ -392,6 +409,8 @@ pub(super) fn commit(layout: &Layout, change: &StoreChange) -> Result<()> {
     }
     work.gone.iter().try_for_each(|gone| destroy_machine(layout, gone))?;
     give_up(layout, &given_up, work.id)?;
+    // Last, since on a full pool only what was destroyed before gives a record room.
+    phase("records", || with_room(|| each(&change.sets, |set| record::write(layout, set))))?;
     if !given_up.is_empty() || !work.gone.is_empty() || !work.back.is_empty() || !work.alone.is_empty() {
         collect(layout)?;
     }
@@ -399,6 +418,23 @@ pub(super) fn commit(layout: &Layout, change: &StoreChange) -> Result<()> {
         Marker::remove(layout, &set.name, work.id)?;
         settle_state(layout, &set.name)
     })
+}
+
+/// Waits for the space of what was destroyed, which comes free some transaction groups later.
+fn with_room(mut write: impl FnMut() -> Result<()>) -> Result<()> {
+    let deadline = Instant::now() + FREEING;
+    loop {
+        match write() {
+            Err(error) if is_full(&error) && Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(500));
+            }
+            written => return written,
+        }
+    }
+}
+
+fn is_full(error: &Error) -> bool {
+    [Errno::ENOSPC, Errno::EDQUOT].iter().any(|errno| error.to_string().ends_with(errno.desc()))
 }
 
 /// What was written to a machine's state survives a power cut when this returns: records and their like are renamed

@@ -60,12 +60,7 @@ impl Parts {
 
     /// Starts a lab, the `number`th of those that are on one network.
     pub fn start(&self, name: &str, number: u8, plugs: &[Plug]) -> Result<Appliance> {
-        self.start_on(name, number, plugs, Disks::Own)
-    }
-
-    /// As [`start`](Self::start), with disks that may outlive the lab.
-    pub fn start_on(&self, name: &str, number: u8, plugs: &[Plug], disks: Disks) -> Result<Appliance> {
-        let lab = self.design.restore_on(&self.state, plugs, disks)?;
+        let lab = self.design.restore(&self.state, plugs)?;
         let number = number.to_string();
         script(&lab.agent(), IDENTIFY, &[name, &number])?;
         Ok(lab)

@@ -8,8 +8,6 @@ if [ "${1-}" = first ]; then
     zfs create tank/kld
     zfs create -u tank/kld/foreign
 fi
-kill "$(cat /run/libvirtd.pid)"
-while [ -e "/proc/$(cat /run/libvirtd.pid 2>/dev/null || echo none)" ]; do sleep 0.02; done
 mkdir -p /var/lib/kld
 # The lab's kernel has seen the disk when it was empty.
 [ "${1-}" = first ] || blockdev --rereadpt ${disk}1

@@ -15,6 +15,8 @@ use nix::unistd::Pid;
 
 use crate::look;
 
+/// libvirt's daemon is started when its definitions are there.
+const STOP: &str = "pid=$(cat /run/libvirtd.pid); kill $pid; while [ -e /proc/$pid ]; do sleep 0.1; done";
 const BACK: &str = include_str!("back.sh");
 const PREPARE: &str = include_str!("prepare.sh");
 const LOOK: &str = include_str!("look.sh");
@@ -83,17 +85,25 @@ impl Ground {
     pub fn new(parts: Parts) -> Ground {
         let folder = tempfile::Builder::new().prefix("kld-power-").tempdir().unwrap();
         let ground = Ground { parts, folder };
-        for place in [ground.state(), ground.disks()] {
+        for place in [ground.bare(), ground.state(), ground.disks()] {
             std::fs::create_dir(place).unwrap();
         }
         let network = Network::new().unwrap();
-        let disks = Disks::Kept(&ground.disks());
-        let lab = ground.parts.start_on("lab", 1, &[network.plug()], disks).unwrap();
+        let lab = ground.parts.start("lab", 1, &[network.plug()]).unwrap();
         tools::bring(&lab.agent(), &tool::built_here()).unwrap();
+        script(&lab.agent(), STOP, &[]);
+        lab.save(&ground.bare()).unwrap();
+        let lab =
+            ground.parts.resume(&ground.bare(), &[network.plug()], Disks::Kept(&ground.disks())).unwrap();
         script(&lab.agent(), BACK, &["first"]);
         script(&lab.agent(), PREPARE, &[]);
         lab.save(&ground.state()).unwrap();
         ground
+    }
+
+    /// A lab with kld's tools, in which nothing runs yet.
+    fn bare(&self) -> PathBuf {
+        self.folder.path().join("bare")
     }
 
     fn state(&self) -> PathBuf {
@@ -170,9 +180,8 @@ impl Ground {
     /// Starts a lab on the disks that a cut has left, and the next tool there. Its pool must be whole.
     pub fn come_back(&self, cut: &Cut, at: &str) -> Seen {
         let network = Network::new().unwrap();
-        let lab = self.parts.start_on("lab", 1, &[network.plug()], Disks::Kept(cut.disks.path())).unwrap();
+        let lab = self.parts.resume(&self.bare(), &[network.plug()], Disks::Kept(cut.disks.path())).unwrap();
         let agent = lab.agent();
-        tools::bring(&agent, &tool::built_here()).unwrap();
         script(&agent, BACK, &[]);
         let mended = script(&agent, MEND, &[]);
         let mut words = mended.lines().map(str::trim);
