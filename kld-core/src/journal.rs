@@ -176,9 +176,11 @@ impl<T: Serialize + DeserializeOwned> Open<T> {
         self.write()
     }
 
-    /// The operation is done, or undone: the entry is removed.
+    /// The operation is done, or undone: the entry is removed. When this returns, no power cut brings it back: a
+    /// rollback that is finished again would lose what was written since.
     pub fn close(self) -> Result<()> {
-        fsio::remove_if_exists(&self.path).map(drop)
+        fsio::remove_if_exists(&self.path)?;
+        self.path.parent().map_or(Ok(()), fsio::sync_dir)
     }
 
     /// True while the entry is still there: a run that held its lock may have ended well meanwhile.

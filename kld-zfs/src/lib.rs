@@ -6,6 +6,7 @@
 
 pub mod device;
 pub mod engine;
+mod held;
 pub mod mounts;
 pub mod names;
 pub mod parse;

@@ -181,7 +181,7 @@ mod tests {
 
     /// Recorded from 2.3.9: a machine, its volume, a snapshot of both and a clone.
     const JSON: &str = include_str!("parse/list-2.3.json");
-    /// The same from `list -Hp`, which is all that 2.1 has; its columns are those of 2.3.
+    /// The same from `list -Hp` of 2.1.11's program, which prints no JSON.
     const LINES: &str = include_str!("parse/list-2.1.txt");
 
     #[test]

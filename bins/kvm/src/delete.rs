@@ -1,8 +1,8 @@
 //! `kvm-delete`: machines, with everything they took.
 
 use clap::{ArgMatches, Command};
-use kld_core::Result;
 use kld_core::tool::{Context, Tool};
+use kld_core::{ByteSize, Result};
 use kld_kvm::machine::{Clones, DeleteRequest};
 
 use crate::args::{dry_run, flag, names, names_arg, show_plan, store, with_store};
@@ -46,5 +46,9 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<()> {
         .promoted
         .iter()
         .try_for_each(|name| context.ui.line(format!("{name} stands without its origin")))?;
-    report.deleted.iter().try_for_each(|name| context.ui.line(format!("{name} deleted")))
+    report.deleted.iter().try_for_each(|name| context.ui.line(format!("{name} deleted")))?;
+    if report.freeing > ByteSize::default() {
+        context.ui.note(format!("{} of the space are still being freed in the background", report.freeing));
+    }
+    Ok(())
 }

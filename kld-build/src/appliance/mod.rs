@@ -10,6 +10,7 @@ mod qemu;
 mod qmp;
 #[allow(dead_code, reason = "the agent uses the rest")]
 mod wire;
+mod writes;
 
 use std::fs::File;
 use std::os::unix::net::UnixStream;
@@ -24,7 +25,8 @@ use serde_json::json;
 
 pub use agent::{Agent, Pipes, Ran};
 pub use network::{Network, Plug};
-pub use qemu::{Disk, Qemu, Shape, Speed};
+pub use qemu::{Disk, Disks, Qemu, Shape, Speed};
+pub use writes::{Loss, Writes};
 
 use crate::cache::{self, remove_tree};
 use crate::digest::Digest;
@@ -66,7 +68,8 @@ impl Design {
     pub fn key(&self) -> Result<String> {
         let held = self.image.kernel.parent().and_then(cache::held).unwrap_or_default();
         let mut digest = Digest::of([self.qemu.version()?, held]);
-        let line = qemu::arguments(&self.image, &self.shape, self.qemu.speed(), Path::new(""), &[]);
+        let line =
+            qemu::arguments(&self.image, &self.shape, self.qemu.speed(), Path::new(""), Disks::Own, &[]);
         digest = line.iter().fold(digest, |digest, argument| digest.with(argument.as_encoded_bytes()));
         if self.qemu.speed() == Speed::Kvm {
             // The guest has learned what this processor can do.
@@ -84,7 +87,7 @@ impl Design {
     }
 
     fn boot_once(&self, plugs: &[Plug]) -> Result<Appliance> {
-        let mut guest = Appliance::start(self, plugs, None)?;
+        let mut guest = Appliance::start(self, plugs, Disks::Own, None)?;
         guest.qmp.ask("cont", json!({}))?;
         let deadline = Instant::now() + self.patience;
         guest.await_ready(deadline)?;
@@ -94,7 +97,13 @@ impl Design {
 
     /// Restores a guest from a state that [`Appliance::save`] has made of the same design.
     pub fn restore(&self, state: &Path, plugs: &[Plug]) -> Result<Appliance> {
-        let mut guest = Appliance::start(self, plugs, Some(&state.join(MEMORY)))?;
+        self.restore_on(state, plugs, Disks::Own)
+    }
+
+    /// As [`restore`](Self::restore), with disks that outlive the guest. Where the state was saved with disks in use,
+    /// they must be what they were at that moment.
+    pub fn restore_on(&self, state: &Path, plugs: &[Plug], disks: Disks) -> Result<Appliance> {
+        let mut guest = Appliance::start(self, plugs, disks, Some(&state.join(MEMORY)))?;
         guest.qmp.ask("cont", json!({}))?;
         guest.settle(plugs, Instant::now() + self.patience)?;
         Ok(guest)
@@ -102,18 +111,23 @@ impl Design {
 }
 
 impl Appliance {
-    fn start(design: &Design, plugs: &[Plug], memory: Option<&Path>) -> Result<Appliance> {
+    fn start(design: &Design, plugs: &[Plug], disks: Disks, memory: Option<&Path>) -> Result<Appliance> {
         qemu::check(&design.shape)?;
         let what = || "cannot start a guest".to_string();
         let folder = tempfile::Builder::new().prefix("kld-").tempdir().trying(what)?.keep();
         let undertaker = undertaker(&folder).inspect_err(|_| drop(remove_tree(&folder)))?;
         for disk in &design.shape.disks {
-            let file = File::create_new(qemu::disk_file(&folder, disk));
+            let path = disks.file(&folder, disk);
+            let file = File::options().write(true).create(true).truncate(false).open(path);
             file.and_then(|file| file.set_len(disk.size.bytes())).trying(what)?;
+            if let Some(record) = disks.record(disk) {
+                File::create(record).trying(what)?;
+            }
         }
         let log = File::create(folder.join("qemu.log")).trying(what)?;
         let streams = Streams { stderr: Stdio::from(log), ..Streams::default() };
-        let arguments = qemu::arguments(&design.image, &design.shape, design.qemu.speed(), &folder, plugs);
+        let speed = design.qemu.speed();
+        let arguments = qemu::arguments(&design.image, &design.shape, speed, &folder, disks, plugs);
         let mut program = design.qemu.program()?.args(arguments);
         if memory.is_some() {
             program = program.args(["-incoming", "defer"]);
@@ -153,8 +167,8 @@ impl Appliance {
         String::from_utf8_lossy(&bytes.unwrap_or_default()).into_owned()
     }
 
-    /// Saves its state in a folder that exists, and ends it. Its disks must be as empty as at its start, since they
-    /// are not saved.
+    /// Saves its state in a folder that exists, and ends it. Its disks are not saved: they must be as empty as at its
+    /// start, or outlive it and be kept with the state as they are then.
     pub fn save(mut self, state: &Path) -> Result<()> {
         self.agent().limited(Duration::from_secs(60)).ask(&["sync"])?;
         self.qmp.ask("stop", json!({}))?;

@@ -37,6 +37,51 @@ pub struct Disk {
     pub size: ByteSize,
 }
 
+/// Where a guest's disks have their contents.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Disks<'a> {
+    /// With the guest: they are empty at its start, and gone with it.
+    Own,
+    /// In files of this folder, `disk-SERIAL`, which outlive the guest. A missing one is made, empty.
+    Kept(&'a Path),
+    /// As [`Disks::Kept`], with a record of each disk's writes beside it: see [`Writes`](super::Writes).
+    Recorded(&'a Path),
+}
+
+impl Disks<'_> {
+    /// The file behind a disk of the guest that has this folder.
+    pub(super) fn file(self, folder: &Path, disk: &Disk) -> PathBuf {
+        match self {
+            Disks::Own => disk_file(folder, disk),
+            Disks::Kept(kept) | Disks::Recorded(kept) => disk_file(kept, disk),
+        }
+    }
+
+    /// The record of a disk's writes, where there is to be one.
+    pub(super) fn record(self, disk: &Disk) -> Option<PathBuf> {
+        match self {
+            Disks::Recorded(kept) => Some(record_file(kept, disk)),
+            Disks::Own | Disks::Kept(_) => None,
+        }
+    }
+
+    /// The drive's options but for its name.
+    fn drive(self, folder: &Path, disk: &Disk) -> OsString {
+        let file = self.file(folder, disk);
+        let Some(record) = self.record(disk) else {
+            return option("format=raw,cache=unsafe,discard=unmap,file=", &file, "");
+        };
+        // The guest's flushes reach the record, and go no further.
+        let (file, record) = (
+            option("file.driver=raw,file.cache.no-flush=on,file.file.filename=", &file, ","),
+            option("log.driver=raw,log.cache.no-flush=on,log.file.filename=", &record, ""),
+        );
+        let mut drive = OsString::from("driver=blklogwrites,cache=writeback,discard=unmap,");
+        [file, record].iter().for_each(|part| drive.push(part));
+        drive
+    }
+}
+
 /// A guest's hardware. A saved state fits the same hardware only.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Shape {
@@ -126,6 +171,7 @@ pub(super) fn arguments(
     shape: &Shape,
     speed: Speed,
     folder: &Path,
+    disks: Disks,
     plugs: &[Plug],
 ) -> Vec<OsString> {
     let mut line: Vec<OsString> = Vec::new();
@@ -157,8 +203,9 @@ pub(super) fn arguments(
         add("-device", "virtio-blk-pci,drive=root,serial=root".into());
     }
     for (number, disk) in shape.disks.iter().enumerate() {
-        let start = format!("if=none,id=disk{number},format=raw,cache=unsafe,discard=unmap,file=");
-        add("-drive", option(&start, &disk_file(folder, disk), ""));
+        let mut drive = OsString::from(format!("if=none,id=disk{number},"));
+        drive.push(disks.drive(folder, disk));
+        add("-drive", drive);
         add("-device", format!("virtio-blk-pci,drive=disk{number},serial={}", disk.serial).into());
     }
     for number in 0..shape.interfaces {
@@ -182,6 +229,11 @@ pub(super) fn arguments(
 /// The file behind a disk.
 pub(super) fn disk_file(folder: &Path, disk: &Disk) -> PathBuf {
     folder.join(format!("disk-{}", disk.serial))
+}
+
+/// The record of a disk's writes.
+pub(super) fn record_file(folder: &Path, disk: &Disk) -> PathBuf {
+    folder.join(format!("writes-{}", disk.serial))
 }
 
 /// A path within an option: QEMU takes two commas for one.

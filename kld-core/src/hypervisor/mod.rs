@@ -113,6 +113,10 @@ pub trait Hypervisor: Send + Sync {
     fn define(&self, definition: &str) -> Result<Uuid>;
     /// Forgets a definition; files that it names (NVRAM, disks) stay. One that is not there is as wanted.
     fn undefine(&self, uuid: Uuid) -> Result<Change<()>>;
+    /// What was defined and forgotten before survives a power cut when this returns.
+    fn settle(&self) -> Result<()> {
+        Ok(())
+    }
 
     /// Starts a domain and waits until its processors run. An error (and the domain off again) where they do
     /// not: a paused machine is not started.

@@ -289,6 +289,11 @@ pub trait VolumeStore: Send + Sync {
         sets.iter().map(|set| self.space(set)).collect()
     }
 
+    /// What was given up, and is still being freed in the background.
+    fn freeing(&self) -> Result<ByteSize> {
+        Ok(ByteSize::default())
+    }
+
     /// A new set with new volumes.
     fn plan_create(&self, name: &MachineName, machine: Uuid, volumes: &[NewVolume]) -> Result<StoreChange>;
     /// Clones of a set as it is now, or of one of its snapshots.

@@ -12,6 +12,7 @@ mod kvm;
 pub mod lazy;
 mod life;
 mod probes;
+mod settle;
 mod switch;
 mod tell;
 mod wire;
@@ -188,6 +189,10 @@ impl Hypervisor for Libvirt {
         }
         let gone = self.on(uuid, "forget the machine", self.timeout, domains::undefine)?;
         Ok(gone.unwrap_or(Change::Unchanged(())))
+    }
+
+    fn settle(&self) -> Result<()> {
+        settle::settle(&self.uri)
     }
 
     fn start(&self, uuid: Uuid) -> Result<Change<()>> {

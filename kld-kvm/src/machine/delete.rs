@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use kld_core::lock::Lock;
 use kld_core::store::Set;
-use kld_core::{Error, MachineName, Plan, Result};
+use kld_core::{ByteSize, Error, MachineName, Plan, Result};
 use serde::Serialize;
 use uuid::Uuid;
 
@@ -41,6 +41,8 @@ pub struct DeleteReport {
     pub deleted: Vec<MachineName>,
     /// The clones that stand alone now.
     pub promoted: Vec<MachineName>,
+    /// What the store has still to free, in the background.
+    pub freeing: ByteSize,
 }
 
 /// One machine on its way out: its domain, its set, or what there is of the two.
@@ -84,7 +86,9 @@ impl Machines {
         let names: Vec<MachineName> = victims.iter().map(|victim| victim.name.clone()).collect();
         self.carry_through(&title(&victims), &names, work)?;
         let promoted = victims.into_iter().flat_map(|victim| victim.promoted).collect();
-        let mut report = DeleteReport { deleted: names, promoted };
+        // The machines are gone, whatever the store says now.
+        let freeing = self.store.freeing().unwrap_or_default();
+        let mut report = DeleteReport { deleted: names, promoted, freeing };
         report.promoted.retain(|name| !report.deleted.contains(name));
         Ok(report)
     }

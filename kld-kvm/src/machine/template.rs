@@ -38,6 +38,7 @@ impl Machines {
         machine.check_not_saved()?;
         machine.definition.set_template(template);
         self.hypervisor.define(&machine.definition.to_xml())?;
+        self.hypervisor.settle()?;
         Ok(Change::Changed(()))
     }
 }

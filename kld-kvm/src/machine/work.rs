@@ -267,12 +267,18 @@ impl Machines {
     fn stage(&self, work: &Work, files: &[StateFile]) -> Result<Option<Consistency>> {
         let reached = Mutex::new(None);
         let frozen = work.switch.filter(|_| work.change.repoints.is_empty());
-        let define = |domain: &NewDomain| self.hypervisor.define(&domain.definition).map(drop);
+        let define = || {
+            let mut new = work.define.iter();
+            phase("define", || {
+                new.try_for_each(|domain| self.hypervisor.define(&domain.definition).map(drop))
+            })?;
+            self.settle(!work.define.is_empty())
+        };
         std::thread::scope(|scope| {
             let (asked, answered) = mpsc::channel();
             let defined = scope.spawn(move || {
                 let _ = frozen.map(|_| answered.recv());
-                phase("define", || work.define.iter().try_for_each(define))
+                define()
             });
             let moment = |take: &mut dyn FnMut() -> Result<()>| {
                 let Some(uuid) = frozen else { return take() };
@@ -309,6 +315,7 @@ impl Machines {
                 self.hypervisor.thaw(uuid)?;
             }
             work.define.iter().try_for_each(|domain| self.hypervisor.undefine(domain.uuid).map(drop))?;
+            self.settle(!work.define.is_empty())?;
             self.store.revert(&work.change)
         })
     }
@@ -352,7 +359,13 @@ impl Machines {
         for work in work {
             consistency = self.finish_one(work, touched, run)?;
         }
+        self.settle(*touched)?;
         Ok(consistency)
+    }
+
+    /// Definitions that were changed must be on the disk before the journal forgets how they came about.
+    fn settle(&self, changed: bool) -> Result<()> {
+        if changed { phase("settle", || self.hypervisor.settle()) } else { Ok(()) }
     }
 
     fn finish_one(&self, work: &Work, touched: &mut bool, run: Run) -> Result<Option<Consistency>> {
@@ -410,6 +423,7 @@ impl Machines {
         for Restore { from, to } in &work.restore {
             if let Some(bytes) = fsio::read_bytes(from, LARGEST_NVRAM)? {
                 fsio::replace(to, &bytes, 0o600)?;
+                to.parent().map_or(Ok(()), fsio::sync_dir)?;
             }
         }
         self.hypervisor.define(definition).map(drop)

@@ -85,7 +85,9 @@ fn ended(errno: c_int, what: impl FnOnce() -> String) -> Outcome {
         Errno::ENOSPC => {
             Error::failed(what(), "the pool is full").with_hint("free some space in it and try again")
         }
-        Errno::EROFS => Error::failed(what(), "the pool is imported read-only"),
+        Errno::EROFS => {
+            Error::failed(what(), "the pool is imported read-only").with_hint("import it without readonly=on")
+        }
         Errno::EBUSY => Error::failed(what(), "it is in use"),
         errno => Error::failed(what(), errno.desc()),
     };
@@ -93,10 +95,16 @@ fn ended(errno: c_int, what: impl FnOnce() -> String) -> Outcome {
 }
 
 /// What the library says of each name: the first that is not as wanted counts.
-fn ended_each(errno: c_int, each: &List, forgiven: Option<Errno>, what: impl Fn(&str) -> String) -> Outcome {
+fn ended_each(
+    errno: c_int,
+    each: &List,
+    asked: &SnapshotName,
+    forgiven: Option<Errno>,
+    what: impl Fn(&str) -> String,
+) -> Outcome {
     let each = each.numbers();
     if errno != 0 && each.is_empty() {
-        return ended(errno, || what("snapshots"));
+        return ended(errno, || what(asked.as_str()));
     }
     // Where many failed, the list ends with a count of those that were left out.
     let mut real = each.iter().filter(|(name, _)| name.contains('@'));
@@ -161,7 +169,7 @@ impl Engine for Library {
         // SAFETY: both lists are alive, and the place for what failed is given.
         let errno = unsafe { (self.functions.lzc_snapshot)(snapshots.raw(), properties.raw(), &mut each) };
         let each = List::given(each, self.functions);
-        ended_each(errno, &each, None, |name| format!("cannot snapshot {name}"))
+        ended_each(errno, &each, first, None, |name| format!("cannot snapshot {name}"))
     }
 
     fn clone_of(&self, origin: &SnapshotName, name: &DatasetName, properties: &[Property]) -> Outcome {
@@ -185,7 +193,7 @@ impl Engine for Library {
         // SAFETY: the list is alive, and the place for what failed is given.
         let errno = unsafe { (self.functions.lzc_destroy_snaps)(snapshots.raw(), DEFER, &mut each) };
         let each = List::given(each, self.functions);
-        ended_each(errno, &each, Some(Errno::ENOENT), |name| format!("cannot destroy {name}"))
+        ended_each(errno, &each, first, Some(Errno::ENOENT), |name| format!("cannot destroy {name}"))
     }
 
     fn destroy(&self, name: &DatasetName) -> Outcome {

@@ -18,6 +18,7 @@ use kld_core::exec::Exec;
 use kld_core::store::{Moment, StateContent, StateFile, StoreChange};
 use kld_core::timing::phase;
 use kld_core::{ByteSize, Error, MachineName, Result, fsio};
+use nix::errno::Errno;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -26,11 +27,14 @@ use super::plan::BLOCK;
 use super::work::{Alone, Back, Born, Content, Gone, NewZvol, Work};
 use super::{birth, record};
 use crate::engine::{Failure, Forgive, Kind, Kinds, Listing, Outcome, Property};
+use crate::held::Held;
 use crate::mounts;
 use crate::{DatasetName, SnapshotName, device, pool};
 
 /// How long a device that was just closed may stay busy: udev and blkid look at it.
 const BUSY: Duration = Duration::from_secs(20);
+/// How long a full pool may take to give back what was destroyed.
+const FREEING: Duration = Duration::from_secs(30);
 /// Copying an image.
 const COPYING: Duration = Duration::from_secs(24 * 3600);
 const FILE_MODE: u32 = 0o600;
@@ -194,6 +198,8 @@ pub(super) fn stage(
     for file in files {
         layout.state_file(&file.set, &file.path)?;
     }
+    let mut existing = change.sets.iter().filter(|set| !work.is_born(&set.name));
+    existing.try_for_each(|set| refuse_read_only(layout, &set.name))?;
     prepare(layout, work)?;
     let tagged = work.tag.is_some();
     let turns = Turns::default();
@@ -225,6 +231,19 @@ pub(super) fn stage(
         }
     }
     Ok(())
+}
+
+/// Before anything is begun that could not be written down.
+fn refuse_read_only(layout: &Layout, name: &MachineName) -> Result<()> {
+    let place = layout.state_dir(name);
+    match nix::sys::statvfs::statvfs(&place) {
+        Ok(state) if state.flags().contains(nix::sys::statvfs::FsFlags::ST_RDONLY) => {
+            let cause = "the pool is imported read-only, or the property readonly is on";
+            Err(Error::failed(format!("cannot change {}", layout.machine(name)?), cause)
+                .with_hint("import it without readonly=on"))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The machines among the born ones whose disks are filled from images.
@@ -321,14 +340,14 @@ fn fill(layout: &Layout, work: &Work, new: &NewZvol) -> Result<()> {
     {
         return Ok(());
     }
-    let device = device::wait(&new.dataset)?;
+    let device = Held::open(&new.dataset)?;
     layout.deed()?;
     // The volume reads as zeros wherever nothing was written. One that a killed run had begun to fill has been
     // given the same bytes.
     let exec = Exec::new("qemu-img")
         .args(["convert", "-n", "--target-is-zero", "-t", "none", "-f", format.driver(), "-O", "raw", "--"])
         .arg(path)
-        .arg(&device)
+        .arg(device.node())
         .limit(COPYING);
     exec.run().map(drop).map_err(|error| {
         let size = ByteSize::new(*size);
@@ -435,7 +454,8 @@ fn remove_files(layout: &Layout, name: &MachineName, id: Uuid) -> Result<()> {
             fsio::remove_dir_if_empty(folder)?;
         }
     }
-    Marker::remove(layout, name, id)
+    Marker::remove(layout, name, id)?;
+    settle_state(layout, name)
 }
 
 /// Makes the change count. See [`kld_core::store::VolumeStore::commit`].
@@ -447,7 +467,6 @@ pub(super) fn commit(layout: &Layout, change: &StoreChange) -> Result<()> {
     }
     work.back.iter().try_for_each(|back| roll_back(layout, back))?;
     work.alone.iter().try_for_each(|alone| stand_alone(layout, alone, work.id))?;
-    phase("records", || each(&change.sets, |set| record::write(layout, set)))?;
     let mut given_up = work.drop.clone();
     given_up.extend(work.temporary.iter().cloned());
     for (name, folder) in &work.folders {
@@ -459,10 +478,39 @@ pub(super) fn commit(layout: &Layout, change: &StoreChange) -> Result<()> {
     }
     work.gone.iter().try_for_each(|gone| destroy_machine(layout, gone))?;
     give_up(layout, &given_up, work.id)?;
+    // Last, since on a full pool only what was destroyed before gives a record room.
+    phase("records", || with_room(|| each(&change.sets, |set| record::write(layout, set))))?;
     if !given_up.is_empty() || !work.gone.is_empty() || !work.back.is_empty() || !work.alone.is_empty() {
         collect(layout)?;
     }
-    change.sets.iter().try_for_each(|set| Marker::remove(layout, &set.name, work.id))
+    each(&change.sets, |set| {
+        Marker::remove(layout, &set.name, work.id)?;
+        settle_state(layout, &set.name)
+    })
+}
+
+/// Waits for the space of what was destroyed, which comes free some transaction groups later.
+fn with_room(mut write: impl FnMut() -> Result<()>) -> Result<()> {
+    let deadline = Instant::now() + FREEING;
+    loop {
+        match write() {
+            Err(error) if is_full(&error) && Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(500));
+            }
+            written => return written,
+        }
+    }
+}
+
+fn is_full(error: &Error) -> bool {
+    [Errno::ENOSPC, Errno::EDQUOT].iter().any(|errno| error.to_string().ends_with(errno.desc()))
+}
+
+/// What was written to a machine's state survives a power cut when this returns: records and their like are renamed
+/// into their place, and ZFS takes seconds to write that of its own accord.
+fn settle_state(layout: &Layout, name: &MachineName) -> Result<()> {
+    let place = layout.state_dir(name);
+    if place.is_dir() { phase("settle", || fsio::sync_dir(&place)) } else { Ok(()) }
 }
 
 /// A machine that goes is not in the store any more, whatever is left of it.

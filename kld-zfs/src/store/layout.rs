@@ -12,6 +12,9 @@ use crate::engine::Engine;
 /// The names of snapshots that kld takes for itself begin so; no tag may.
 pub(super) const HIDDEN: &str = "kld-";
 
+/// As long as any of them.
+const LONGEST_HIDDEN: &str = "kld-clone-00000000";
+
 #[derive(Clone)]
 pub(super) struct Layout {
     pub root: DatasetName,
@@ -43,6 +46,19 @@ impl Layout {
     /// The dataset of a machine's state, and above its volumes.
     pub(super) fn machine(&self, name: &MachineName) -> Result<DatasetName> {
         self.root.child(name.as_str())
+    }
+
+    /// Refuses a machine whose volumes, or the bases that they may become, would have no room in their names for the
+    /// snapshots that clones need: it could be made, and not be cloned or deleted.
+    pub(super) fn check_room(&self, name: &MachineName, disks: &[&str]) -> Result<()> {
+        let volumes = disks.iter().map(|disk| self.volume(name, disk)?.snapshot(LONGEST_HIDDEN));
+        let base = self.base(Uuid::nil(), 99).and_then(|base| base.snapshot(LONGEST_HIDDEN));
+        volumes.chain([base]).try_for_each(|fits| fits.map(drop)).map_err(|error| {
+            error.with_hint(format!(
+                "choose shorter names for machines, or a shorter zfs-root than {}",
+                self.root
+            ))
+        })
     }
 
     /// The volume of a machine.

@@ -38,7 +38,7 @@ use kld_core::store::{
     CloneKind, Consistency, Moment, NewClone, NewVolume, Set, Space, StateFile, StoreCapabilities,
     StoreChange, Volume, VolumeStore,
 };
-use kld_core::{MachineName, Probe, Result, SnapshotTag};
+use kld_core::{ByteSize, MachineName, Probe, Result, SnapshotTag};
 use uuid::Uuid;
 
 use crate::engine::{self, Engine};
@@ -151,6 +151,10 @@ impl VolumeStore for ZvolStore {
 
     fn spaces(&self, sets: &[Set]) -> Result<Vec<Space>> {
         space::spaces(&self.layout, sets)
+    }
+
+    fn freeing(&self) -> Result<ByteSize> {
+        space::freeing(&self.layout.root.pool())
     }
 
     fn plan_create(&self, name: &MachineName, machine: Uuid, volumes: &[NewVolume]) -> Result<StoreChange> {

@@ -181,6 +181,8 @@ pub(super) fn create(
     volumes: &[NewVolume],
 ) -> Result<StoreChange> {
     refuse_taken(layout, name)?;
+    let disks: Vec<&str> = volumes.iter().map(|new| new.name.as_str()).collect();
+    layout.check_room(name, &disks)?;
     let mut draft = Draft::new();
     let mut set = new_set(layout, name, machine);
     draft.born(layout, &set)?;
@@ -249,7 +251,9 @@ pub(super) fn clone(
     kind: CloneKind,
 ) -> Result<StoreChange> {
     let mut names = BTreeSet::from([&source.name]);
+    let disks: Vec<&str> = source.volumes.iter().map(|volume| volume.name.as_str()).collect();
     for clone in clones {
+        layout.check_room(&clone.name, &disks)?;
         refuse_taken(layout, &clone.name)?;
         if !names.insert(&clone.name) {
             return Err(Error::usage(format!("'{}' is named twice", clone.name)));
@@ -321,7 +325,10 @@ pub(super) fn snapshot(
     draft.take_in(layout, set)?;
     let datasets = set.volumes.iter().map(dataset_of);
     for dataset in [layout.machine(&set.name)].into_iter().chain(datasets) {
-        let snapshot = dataset?.snapshot(tag.as_str())?;
+        let shorter = |error: Error| error.with_hint("choose a shorter tag");
+        let snapshot = dataset?.snapshot(tag.as_str()).map_err(shorter)?;
+        // The volume may become a base, and takes its snapshots along.
+        layout.base(draft.work.id, 99)?.snapshot(tag.as_str()).map_err(shorter)?;
         draft.plan.step("snapshot", &snapshot, "");
         draft.work.snapshot.push(snapshot);
     }

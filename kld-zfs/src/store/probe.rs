@@ -74,7 +74,8 @@ pub(super) fn probe(layout: &Layout) -> Probe {
             format!("the pool {pool} is imported read-only"),
             format!("'zpool export {pool}' and import it without readonly=on"),
         ),
-        Ok(0) => Probe::absent(
+        // What is there can still be deleted.
+        Ok(0) => Probe::limited(
             subject,
             format!("there is no room left in {found}"),
             "free some space, or raise its quota",

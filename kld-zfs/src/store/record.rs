@@ -102,7 +102,7 @@ fn parse(text: &str) -> std::result::Result<Set, String> {
     serde_json::from_str::<Record>(text).map(|record| record.set).map_err(|cause| cause.to_string())
 }
 
-/// Writes the set down, unless it is so already. It is on the disk when this returns.
+/// Writes the set down, unless it is so already. It is on the disk when its folder has been synced.
 pub(super) fn write(layout: &Layout, set: &Set) -> Result<()> {
     if read_mounted(layout, &set.name).ok().flatten().as_ref() == Some(set) {
         return Ok(());

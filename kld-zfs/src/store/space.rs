@@ -2,15 +2,26 @@
 
 use std::collections::BTreeMap;
 
+use kld_core::exec::Exec;
 use kld_core::store::{Set, Space};
-use kld_core::{ByteSize, Result};
+use kld_core::{ByteSize, Error, Result};
 
 use super::layout::{HIDDEN, Layout};
 use crate::engine::{Kinds, Listing};
 use crate::parse::Row;
-use crate::{device, pool};
+use crate::{PoolName, device, pool};
 
 const COLUMNS: &[&str] = &["usedbydataset", "usedbysnapshots", "referenced", "written", "clones", "used"];
+
+/// What a pool has still to free of what was destroyed.
+pub(super) fn freeing(pool: &PoolName) -> Result<ByteSize> {
+    pool::guard_pool(pool)?;
+    let freeing =
+        Exec::new("zpool").args(["get", "-H", "-p", "-o", "value", "freeing", pool.as_str()]).run()?;
+    let text = String::from_utf8_lossy(&freeing.stdout).trim().to_string();
+    let number = text.parse().map_err(|_| Error::failed("cannot read what zpool printed", text));
+    number.map(ByteSize::new)
+}
 
 /// One dataset's account.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]

@@ -1,9 +1,9 @@
 //! The parts that a lab is started from: made once, kept in the cache, looked over before each use.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use kld_build::appliance::{Appliance, Design, Pipes, Plug, Qemu};
+use kld_build::appliance::{Appliance, Design, Disk, Disks, Pipes, Plug, Qemu};
 use kld_build::cache::UNUSED;
 use kld_build::modules::Wanted;
 use kld_build::{Agent, Cache, Image, Tree};
@@ -108,6 +108,16 @@ impl Parts {
         start().or_else(|_| start())
     }
 
+    /// Goes on with a lab whose state was saved in this folder, with its disks as they were then.
+    pub fn resume(&self, state: &Path, plugs: &[Plug], disks: Disks) -> Result<Appliance> {
+        self.design.restore_on(state, plugs, disks)
+    }
+
+    /// A lab's disks.
+    pub fn disks(&self) -> &[Disk] {
+        &self.design.shape.disks
+    }
+
     /// Where the parts are: kernel, initramfs and root image, and the saved state.
     pub fn files(&self) -> Vec<PathBuf> {
         let image = &self.design.image;
@@ -136,7 +146,7 @@ fn design(tree: &Tree, image: Image) -> Design {
     Design { qemu: Qemu::of(tree), image, shape: recipe::shape(), patience: Design::PATIENCE }
 }
 
-fn prepare(design: &Design, folder: &std::path::Path) -> Result<()> {
+fn prepare(design: &Design, folder: &Path) -> Result<()> {
     let set_up = || {
         let lab = design.boot(&[])?;
         script(&lab.agent(), SETUP, &[])?;
