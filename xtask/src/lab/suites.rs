@@ -28,8 +28,21 @@ enum When {
 }
 
 /// The suites, in the order in which they run.
-const SUITES: &[Suite] =
-    &[Suite { package: "kld-zfs", test: "lab", arguments: &[], environment: &[], when: When::Always }];
+const SUITES: &[Suite] = &[
+    suite("kld-zfs", "lab"),
+    suite("kld-zfs", "sick"),
+    suite("kld-cli-tests", "book"),
+    suite("kld-cli-tests", "refusals"),
+    suite("kld-cli-tests", "faults"),
+    suite("kld-machine-tests", "hook"),
+    suite("kld-machine-tests", "tour"),
+    suite("kld-machine-tests", "at_once"),
+];
+
+/// A suite that is always run, as it is.
+const fn suite(package: &'static str, test: &'static str) -> Suite {
+    Suite { package, test, arguments: &[], environment: &[], when: When::Always }
+}
 
 /// Runs them, all also after a failure.
 pub fn run(agent: &Agent, full: bool, ui: &Ui) -> Result<()> {
