@@ -20,6 +20,9 @@ pub const FOLDER: &str = "/dev/zvol";
 /// The longest that a device's link may take. A loaded host with many new devices takes seconds.
 const PATIENCE: Duration = Duration::from_secs(10);
 const NAME_LENGTH: usize = 256;
+/// What opening a volume ends with where OpenZFS has waited a second for the lock of all pools. It has no name outside
+/// the kernel.
+const ERESTARTSYS: i32 = 512;
 const UDEV: &str =
     "udev is behind or a rule of it is wrong: run 'udevadm trigger --settle --subsystem-match=block'";
 
@@ -50,7 +53,12 @@ fn look(path: &Path) -> Result<(String, u64)> {
     let what = || format!("cannot look at the device {}", path.display());
     let file =
         File::options().read(true).custom_flags(nix::libc::O_NONBLOCK | nix::libc::O_CLOEXEC).open(path);
-    let file = file.trying(what)?;
+    let file = match file {
+        Err(error) if error.raw_os_error() == Some(ERESTARTSYS) => {
+            return Err(Error::busy(format!("{}: other work keeps its pool busy", what())));
+        }
+        file => file.trying(what)?,
+    };
     let meta = file.metadata().trying(what)?;
     if !meta.file_type().is_block_device() {
         return Err(Error::failed(what(), "it is not a block device"));

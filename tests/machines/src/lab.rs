@@ -94,15 +94,17 @@ impl Lab {
         Path::new("/dev/zvol").join(self.root()).join(machine).join("vda")
     }
 
-    /// Makes the path of a machine's disk point at another's.
+    /// Makes the path of a machine's disk point at another's. udev, which makes it right whenever somebody has written
+    /// to the disk, must have nothing left to do.
     pub fn exchange(&self, machine: &str, other: &str) {
-        let other = std::fs::canonicalize(self.link(other)).unwrap();
         self.lose(machine);
+        let other = std::fs::canonicalize(self.link(other)).unwrap();
         std::os::unix::fs::symlink(other, self.link(machine)).unwrap();
     }
 
     /// Takes the path of a machine's disk away, as if udev had not come to it.
     pub fn lose(&self, machine: &str) {
+        self.ok("udevadm", &["settle"]);
         std::fs::remove_file(self.link(machine)).unwrap();
     }
 

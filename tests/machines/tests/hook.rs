@@ -24,7 +24,8 @@ fn lab(machines: &[&str]) -> Option<Lab> {
 
 #[track_caller]
 fn refused(lab: &Lab, ran: &Ran, machine: &str, why: &str) {
-    assert_ne!(ran.code, Some(0), "it was started");
+    let link = std::fs::read_link(lab.link(machine));
+    assert_ne!(ran.code, Some(0), "it was started, and its link is now {link:?}");
     assert!(ran.stderr.contains(why), "'{why}' is not in: {}", ran.stderr);
     assert_eq!(lab.state(machine), "shut off");
 }

@@ -184,7 +184,7 @@ fn the_front_door_and_the_settings_say_what_they_do_not_know() {
     $ kvm-list --set nonsense=1
     exit 2
     error: unknown setting 'nonsense'
-    hint: the settings are store, store-root, zfs-root, hypervisor, libvirt-uri, libvirt-timeout, state-dir, network
+    hint: the settings are store, store-root, zfs-root, hypervisor, libvirt-uri, libvirt-timeout, state-dir, hook-dir, network
 
     $ kvm-list --set nonsense
     exit 2
