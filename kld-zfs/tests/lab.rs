@@ -193,6 +193,23 @@ fn what_kld_did_not_make_is_neither_shown_nor_touched() {
     assert_eq!(bench.leftovers(), [foreign[0].clone()]);
 }
 
+/// Set on the volume itself, `volmode` has the kernel take its device away and make another one, at any time after it
+/// was seen to be there: who opens it in between finds nothing.
+#[test]
+fn a_volume_has_one_device_from_its_beginning() {
+    if !in_lab() {
+        return;
+    }
+    let pool = Pool::get();
+    let bench = pool.bench(Arc::new(Library::load().unwrap()));
+    machine(&bench, "web");
+    let root = bench.store.root();
+    for (property, value) in [("volmode", "dev"), ("snapdev", "hidden")] {
+        let told = run("zfs", &["get", "-H", "-o", "value,source", property, &format!("{root}/web/vda")]);
+        assert_eq!(told, format!("{value}\tinherited from {root}\n"));
+    }
+}
+
 #[test]
 fn a_rollback_does_not_lose_others_snapshots() {
     if !in_lab() {

@@ -61,7 +61,7 @@ impl Pool {
     pub fn bench(&self, engine: Arc<dyn Engine>) -> ZfsBench {
         let number = self.count.fetch_add(1, Ordering::Relaxed);
         let place = DatasetName::parse(&format!("{}/bench{number}", self.name)).unwrap();
-        run("zfs", &["create", "-o", "volmode=dev", place.as_str()]);
+        run("zfs", &["create", place.as_str()]);
         let folder = tempfile::tempdir().unwrap();
         let store = ZvolStore::with_engine(place.child("kld").unwrap(), folder.path(), engine);
         ZfsBench { store, place, sample: Sample::ALL, _folder: folder }
