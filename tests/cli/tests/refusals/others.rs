@@ -1,5 +1,7 @@
 //! What other tools did to kld's machines, and what stands on kld's files without its knowledge.
 
+use kld_cli_tests::{eye, only_on};
+use kld_test_support::host::Store;
 use kld_test_support::{Host, Ran};
 
 use crate::table::host;
@@ -31,7 +33,7 @@ fn a_machine_that_virsh_renamed_keeps_its_disks() {
 
     refuses(&host, 4, &["www was called web", "virsh domrename www web"], "kvm-delete", &["web"]);
     refuses(&host, 4, &["www was called web"], "kvm-clone", &["www", "new"]);
-    assert!(std::path::Path::new(&disk).is_file());
+    assert!(std::path::Path::new(&disk).exists());
     let listed = host.run("kvm-list", ["--names"]).ok();
     assert_eq!(listed, "src\nwww\n");
 
@@ -42,6 +44,9 @@ fn a_machine_that_virsh_renamed_keeps_its_disks() {
 
 #[test]
 fn a_base_that_a_machine_of_another_tool_stands_on_is_not_removed() {
+    if only_on(Store::Dir, "QEMU overlays stand on files") {
+        return;
+    }
     let (host, _) = host();
     host.run("kvm-clone", ["src", "web"]).ok();
     // What people write in a shell: an overlay on the clone's disk, and a domain on that.
@@ -84,7 +89,7 @@ fn a_disk_that_another_program_has_open_is_not_cloned() {
     host.run("kvm-create", ["web", "--disk", "1G"]).ok();
     let disk = disk(&host, "web");
     std::thread::scope(|scope| {
-        scope.spawn(|| host.qemu_io(["-f", "qcow2", "-c", "sleep 4000", &disk]));
+        scope.spawn(|| host.qemu_io(["-f", eye(&host).format(), "-c", "sleep 4000", &disk]));
         let deadline = std::time::Instant::now() + std::time::Duration::from_secs(3);
         while host.run("kvm-clone", ["web", "probe", "--dry-run"]).code == Some(0) {
             assert!(std::time::Instant::now() < deadline, "nobody sees that the disk is open");

@@ -6,7 +6,8 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use kld_cli_tests::everything;
+use kld_cli_tests::{everything, only_on};
+use kld_test_support::host::Store;
 use kld_test_support::{Host, tool};
 
 use crate::table::{host, refused, show, words};
@@ -54,6 +55,9 @@ fn refused_elsewhere(host: &Host, folder: &Path, size: &str, how: &str, lines: &
 
 #[test]
 fn a_store_without_space_keeps_what_it_has() {
+    if only_on(Store::Dir, "its folder is replaced by one that is full") {
+        return;
+    }
     let (host, image) = host();
     host.qemu_io(["-f", "qcow2", "-c", "write -P 0x6c 1M 8M", &image]).ok();
     host.run("kvm-snap", ["src", "create", "zero"]).ok();
@@ -105,6 +109,9 @@ fn a_store_without_space_keeps_what_it_has() {
 
 #[test]
 fn a_full_state_folder_lets_nothing_begin() {
+    if only_on(Store::Dir, "the other one mounts machines there") {
+        return;
+    }
     let (host, _) = host();
     let lines =
         ["kvm-clone src web", "kvm-snap src create one", "kvm-delete src", "kvm-create new --disk 1G"];
@@ -133,6 +140,9 @@ fn a_full_state_folder_lets_nothing_begin() {
 
 #[test]
 fn folders_that_are_read_only_are_told() {
+    if only_on(Store::Dir, "its folder is replaced by one that is read-only") {
+        return;
+    }
     let (host, _) = host();
     let lines =
         ["kvm-clone src web", "kvm-snap src create one", "kvm-delete src", "kvm-create new --disk 1G"];
@@ -182,6 +192,9 @@ fn folders_that_are_read_only_are_told() {
 
 #[test]
 fn a_store_folder_that_is_none_is_told() {
+    if only_on(Store::Dir, "it has a folder") {
+        return;
+    }
     let (host, _) = host();
     let at = |name: &str| host.folder().join("home").join(name).display().to_string();
     std::fs::write(at("file"), "").unwrap();
@@ -223,6 +236,9 @@ fn a_store_folder_that_is_none_is_told() {
 
 #[test]
 fn a_store_folder_behind_a_link_serves_as_if_it_were_in_its_place() {
+    if only_on(Store::Dir, "it has a folder") {
+        return;
+    }
     let host = Host::start();
     let place = host.folder().join("elsewhere");
     std::fs::rename(host.store_root(), &place).unwrap();
