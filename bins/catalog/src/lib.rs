@@ -48,6 +48,13 @@ pub const KVM: Family = Family {
     ],
 };
 
+/// The tools that ask the kernel.
+pub const TRACE: Family = Family {
+    program: "kld-trace",
+    about: "Ask the kernel what happens, while it happens",
+    tools: &[entry("opensnoop", "Show which files are opened, by whom, and how that ended")],
+};
+
 /// What the tool of this name does, in one line; a name that is not in the catalog does not compile where this is
 /// used in a constant.
 pub const fn about(name: &str) -> &'static str {
@@ -77,7 +84,7 @@ const fn same(a: &str, b: &str) -> bool {
 }
 
 /// Every family.
-pub const FAMILIES: &[Family] = &[KVM];
+pub const FAMILIES: &[Family] = &[KVM, TRACE];
 
 /// The tool of this name, with its family.
 pub fn find(name: &str) -> Option<(&'static Family, &'static Entry)> {

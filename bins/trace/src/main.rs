@@ -1,0 +1,20 @@
+//! The tools that ask the kernel: one program, a tool for each name it is called by.
+
+mod args;
+mod opensnoop;
+mod probe;
+mod stats;
+mod stop;
+mod stream;
+mod view;
+
+use std::process::ExitCode;
+
+use kld_core::tool::{Tool, family_main};
+
+/// The tools of the family.
+const TOOLS: &[Tool] = &[opensnoop::TOOL];
+
+fn main() -> ExitCode {
+    family_main("kld-trace", TOOLS, probe::probes)
+}

@@ -1,0 +1,4 @@
+//! Every probe sees what generators of ours do, on the kernel that runs here.
+
+mod common;
+mod open;
