@@ -115,17 +115,16 @@ impl Loaded {
 
 /// The hooks that this kernel has; fails where it lacks one that is needed.
 fn hooks(parts: &Parts, btf: &Btf, wanted: &Resolved) -> Result<Vec<Hook>> {
-    let mut found: Vec<Hook> = Vec::new();
-    for hook in parts.hooks {
+    let asked = |hook: &&Hook| hook.when == 0 || wanted.filter.switches & hook.when != 0;
+    let hooks: Vec<Hook> = parts.hooks.iter().filter(asked).copied().collect();
+    let fits = |hook: &&Hook| {
         let has = btf.tracepoint(hook.tracepoint);
-        let fits = has.is_some_and(|count| hook.arguments.is_none_or(|wanted| wanted == count));
-        if fits {
-            found.push(*hook);
-        }
-    }
+        has.is_some_and(|count| hook.arguments.is_none_or(|wanted| wanted == count))
+    };
+    let mut found: Vec<Hook> = hooks.iter().filter(fits).copied().collect();
     // Of hooks on one tracepoint, for different kernels, one is enough.
     let served = |hook: &&Hook| found.iter().any(|one| one.tracepoint == hook.tracepoint);
-    if let Some(missing) = parts.hooks.iter().find(|hook| !served(hook)) {
+    if let Some(missing) = hooks.iter().find(|hook| !served(hook)) {
         return Err(Error::failed(
             format!("cannot run {}", parts.name),
             format!("this kernel has no tracepoint {}", missing.tracepoint),

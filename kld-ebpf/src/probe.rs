@@ -3,11 +3,19 @@
 //! The probes of kld's tools are here. Bring your own by implementing [`Probe`] for a type of yours: the loader is
 //! the same.
 
+mod exec;
+mod exit;
+mod kill;
 mod open;
 mod syscall;
+mod tcp;
 
+pub use exec::Exec;
+pub use exit::{Ended, Exit};
+pub use kill::Kill;
 pub use open::Open;
-pub use syscall::REGISTERS;
+pub use syscall::{PARENTS, REGISTERS};
+pub use tcp::{SOCKET, TcpConnect, TcpLife, TcpState};
 
 /// A program and the events that it sends.
 pub trait Probe {
@@ -25,6 +33,9 @@ pub trait Probe {
     /// How many bytes of events wait for a reader who is late, a power of two; what comes beyond is counted as lost.
     const ROOM: u32 = 4 << 20;
 
+    /// Switches that are always on.
+    const SWITCHES: u32 = 0;
+
     /// An event out of its bytes; `None` where they are none.
     fn decode(bytes: &[u8]) -> Option<Self::Event>;
 }
@@ -38,6 +49,8 @@ pub struct Hook {
     pub tracepoint: &'static str,
     /// Only where the tracepoint hands over so many arguments: it has changed between kernels.
     pub arguments: Option<usize>,
+    /// Only where one of these switches is on; 0: always.
+    pub when: u32,
     /// The first kernel that has it, to be told where it is absent.
     pub since: &'static str,
 }
@@ -45,12 +58,18 @@ pub struct Hook {
 impl Hook {
     /// A tracepoint that every kernel with ring buffers (5.8) has.
     pub const fn new(function: &'static str, tracepoint: &'static str) -> Hook {
-        Hook { function, tracepoint, arguments: None, since: "5.8" }
+        Hook { function, tracepoint, arguments: None, when: 0, since: "5.8" }
     }
 
     /// For kernels where the tracepoint has so many arguments. Of several such hooks one is enough.
     pub const fn with_arguments(mut self, count: usize) -> Hook {
         self.arguments = Some(count);
+        self
+    }
+
+    /// Only where one of these switches is on.
+    pub const fn when(mut self, switches: u32) -> Hook {
+        self.when = switches;
         self
     }
 

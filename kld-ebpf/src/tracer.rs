@@ -85,7 +85,9 @@ impl<P: Probe> Tracer<P> {
     pub fn start_on(btf: &Btf, filter: &Filter) -> Result<Self> {
         let parts =
             Parts { name: P::NAME, object: P::OBJECT, hooks: P::HOOKS, known: P::KNOWN, room: P::ROOM };
-        let mut loaded = Loaded::load(&parts, btf, &filter.resolve()?)?;
+        let mut wanted = filter.resolve()?;
+        wanted.filter.switches |= P::SWITCHES;
+        let mut loaded = Loaded::load(&parts, btf, &wanted)?;
         let failed = |cause| Error::failed(format!("cannot read the events of {}", P::NAME), cause);
         let ring = RingBuf::try_from(Map::RingBuf(loaded.take("EVENTS")?)).map_err(failed)?;
         let counts = PerCpuArray::try_from(Map::PerCpuArray(loaded.take("COUNTS")?)).map_err(failed)?;

@@ -52,7 +52,15 @@ pub const KVM: Family = Family {
 pub const TRACE: Family = Family {
     program: "kld-trace",
     about: "Ask the kernel what happens, while it happens",
-    tools: &[entry("opensnoop", "Show which files are opened, by whom, and how that ended")],
+    tools: &[
+        entry("execsnoop", "Show which programs are started, with their arguments"),
+        entry("exitsnoop", "Show which processes end, after how long, and how"),
+        entry("opensnoop", "Show which files are opened, by whom, and how that ended"),
+        entry("killsnoop", "Show which signals are sent, by whom and to whom"),
+        entry("tcpconnect", "Show which TCP connections are begun, by whom and where to"),
+        entry("tcplife", "Show TCP connections that have ended, with their bytes and how long they lived"),
+        entry("tcpstates", "Show every change of a TCP connection's state"),
+    ],
 };
 
 /// What the tool of this name does, in one line; a name that is not in the catalog does not compile where this is

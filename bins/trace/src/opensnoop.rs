@@ -58,7 +58,7 @@ impl Lines for Open {
         line + "PATH"
     }
 
-    fn line(event: &Open, view: &mut View) -> Option<String> {
+    fn line(event: &Open, view: &mut View) -> String {
         let task = &event.task;
         let mut line = String::new();
         if view.has("timestamp") {
@@ -78,7 +78,7 @@ impl Lines for Open {
         if view.has("owner") {
             line += &format!("{:<16} ", view.owner(task).as_deref().unwrap_or("-"));
         }
-        Some(line + &printable(&event.path.to_string_lossy()))
+        line + &printable(&event.path.to_string_lossy())
     }
 
     fn json(event: &Open, view: &mut View) -> Map<String, Value> {

@@ -19,8 +19,8 @@ const BATCH: usize = 64 << 10;
 pub trait Lines: Probe {
     /// The names of the columns, as bcc's tool has them.
     fn heading(view: &View) -> String;
-    /// An event in these columns; `None` leaves it out.
-    fn line(event: &Self::Event, view: &mut View) -> Option<String>;
+    /// An event in these columns.
+    fn line(event: &Self::Event, view: &mut View) -> String;
     /// An event for programs.
     fn json(event: &Self::Event, view: &mut View) -> Map<String, Value>;
 }
@@ -53,15 +53,12 @@ pub fn run<P: Lines>(context: &Context, wanted: &Wanted, flags: Vec<&'static str
             && out.len() < BATCH
             && let Some(event) = tracer.poll()
         {
-            let line = match context.ui.json {
-                true => Some(Value::Object(P::json(&event, &mut view)).to_string()),
+            out += &match context.ui.json {
+                true => Value::Object(P::json(&event, &mut view)).to_string(),
                 false => P::line(&event, &mut view),
             };
-            if let Some(line) = line {
-                out += &line;
-                out.push('\n');
-                left -= 1;
-            }
+            out.push('\n');
+            left -= 1;
         }
         let full = out.len() >= BATCH;
         if !out.is_empty() {

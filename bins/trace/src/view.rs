@@ -39,6 +39,12 @@ impl View {
         time.saturating_sub(self.began) as f64 / 1e9
     }
 
+    /// The time of day in UTC, as `12:34:56`.
+    pub fn time_of_day(&self, time: u64) -> String {
+        let text = kld_core::time::rfc3339((time + self.epoch) / 1_000_000_000);
+        text.get(11..19).unwrap_or_default().to_string()
+    }
+
     /// Nanoseconds since 1970.
     pub fn wall(&self, time: u64) -> u64 {
         time + self.epoch
@@ -66,4 +72,15 @@ impl View {
 /// A task's name for a terminal.
 pub fn comm(task: &Task) -> String {
     printable(task.name())
+}
+
+/// A signal's name without its beginning, such as `KILL`.
+pub fn signal(number: i32) -> String {
+    let known = nix::sys::signal::Signal::try_from(number);
+    known.map_or_else(|_| "?".to_string(), |known| known.as_str().trim_start_matches("SIG").to_string())
+}
+
+/// The version of an address, 4 or 6.
+pub fn version(address: &std::net::SocketAddr) -> u8 {
+    if address.is_ipv4() { 4 } else { 6 }
 }

@@ -3,9 +3,7 @@
 #![no_std]
 #![deny(missing_docs)]
 
-pub mod block;
 pub mod filter;
-pub mod histogram;
 pub mod process;
 pub mod tcp;
 

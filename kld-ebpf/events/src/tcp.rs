@@ -49,19 +49,7 @@ pub struct State {
     pub new: u64,
 }
 
-/// A segment was sent again.
-#[repr(C)]
-#[derive(Clone, Copy, Debug)]
-pub struct Retransmit {
-    /// Who ran when it was: often nobody who has to do with it.
-    pub task: Task,
-    /// The ends.
-    pub flow: Flow,
-}
-
 // SAFETY: repr(C), integers only, no gap between them.
 unsafe impl Plain for Flow {}
 // SAFETY: as above.
 unsafe impl Plain for State {}
-// SAFETY: as above.
-unsafe impl Plain for Retransmit {}

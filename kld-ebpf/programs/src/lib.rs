@@ -2,7 +2,6 @@
 #![no_std]
 
 pub mod current;
-pub mod histogram;
 pub mod output;
 pub mod read;
 pub mod syscall;

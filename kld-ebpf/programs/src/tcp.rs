@@ -45,7 +45,7 @@ pub fn flow(socket: *const u8) -> Flow {
         local,
         remote,
         family,
-        local_port: field(socket, &SOCK_LOCAL_PORT),
+        local_port: u16::from_be(field(socket, &SOCK_LOCAL_PORT)),
         remote_port: u16::from_be(field(socket, &SOCK_REMOTE_PORT)),
         state: u16::from(field::<u8>(socket, &SOCK_STATE)),
     }

@@ -10,7 +10,6 @@ pub const REGISTERS: &[Known] = &[
     Known::field("REGS_ARG1", &["pt_regs.si"]),
     Known::field("REGS_ARG2", &["pt_regs.dx"]),
     Known::field("REGS_ARG3", &["pt_regs.r10"]),
-    Known::field("REGS_ARG4", &["pt_regs.r8"]),
     Known::field("REGS_SEGMENT", &["pt_regs.cs"]),
 ];
 
@@ -23,7 +22,12 @@ pub const REGISTERS: &[Known] = &[
     Known::field("REGS_ARG1", &["pt_regs.regs+8"]),
     Known::field("REGS_ARG2", &["pt_regs.regs+16"]),
     Known::field("REGS_ARG3", &["pt_regs.regs+24"]),
-    Known::field("REGS_ARG4", &["pt_regs.regs+32"]),
+];
+
+/// What a program must know to tell a task's parent.
+pub const PARENTS: &[Known] = &[
+    Known::field("TASK_PARENT", &["task_struct.real_parent"]),
+    Known::field("TASK_GROUP", &["task_struct.tgid"]),
 ];
 
 /// System calls that older processors have, and newer ones have not.

@@ -2,3 +2,5 @@
 
 mod common;
 mod open;
+mod process;
+mod tcp;

@@ -211,3 +211,79 @@ fn what_cannot_be_meant_is_refused_before_anything_is_loaded() {
         assert!(ran.stderr.starts_with(said), "{args:?}: {}", ran.stderr);
     }
 }
+
+/// Runs a tool on this test's own process while that does something again and again, until the tool has told one line.
+fn one_line(tools: &Tools, name: &str, args: &[&str], mut deed: impl FnMut()) -> String {
+    let own = std::process::id().to_string();
+    let mut child = tools.start(name, &[&["-p", own.as_str(), "-n", "1"], args].concat());
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while child.try_wait().unwrap().is_none() {
+        deed();
+        assert!(Instant::now() < deadline, "{name} tells nothing");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    std::io::read_to_string(child.stdout.take().unwrap()).unwrap()
+}
+
+#[test]
+fn every_tool_prints_its_columns_and_its_json() {
+    if cannot_trace() {
+        return;
+    }
+    let tools = Tools::new();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let connect = || {
+        let client = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
+        let _ = listener.accept();
+        drop(client);
+    };
+    let start = || _ = Command::new("/bin/true").arg("kld").status();
+    // SAFETY: signal 0 is none.
+    let signal = || _ = unsafe { libc::kill(libc::getpid(), 0) };
+    let port_text = format!("{port}");
+    let all: [(&str, &str, &dyn Fn(), &str, &str); 6] = [
+        ("execsnoop", "PCOMM            PID     PPID    RET ARGS", &start, "/bin/true kld", "args"),
+        (
+            "exitsnoop",
+            "PCOMM            PID     PPID    TID     AGE(s)  EXIT_CODE",
+            &start,
+            " 0",
+            "exit_code",
+        ),
+        ("killsnoop", "TIME      PID     COMM             SIG  TPID    RESULT", &signal, " 0", "target"),
+        (
+            "tcpconnect",
+            "PID     COMM         IP SADDR            DADDR            DPORT",
+            &connect,
+            &port_text,
+            "destination_port",
+        ),
+        (
+            "tcplife",
+            "PID     COMM       LADDR           LPORT RADDR           RPORT TX_KB RX_KB MS",
+            &connect,
+            "127.0.0.1",
+            "received",
+        ),
+        (
+            "tcpstates",
+            "SKADDR           C-PID   C-COMM     LADDR           LPORT RADDR           RPORT OLDSTATE    -> NEWSTATE    MS",
+            &connect,
+            " -> ",
+            "lasted_s",
+        ),
+    ];
+    for (name, heading, deed, said, field) in all {
+        let text = one_line(&tools, name, &[], deed);
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!((lines.len(), lines[0]), (2, heading), "{name}");
+        assert!(lines[1].contains(said), "{name}: {}", lines[1]);
+        let json: serde_json::Value =
+            serde_json::from_str(&one_line(&tools, name, &["--json"], deed)).unwrap();
+        assert!(
+            json.get(field).is_some() && json["time_ns"].as_u64() > Some(1_600_000_000_000_000_000),
+            "{name}: {json}"
+        );
+    }
+}
