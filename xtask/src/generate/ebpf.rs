@@ -12,7 +12,6 @@ use std::process::Command;
 
 use kld_build::{Cache, Digest};
 use kld_core::error::Trying;
-use kld_core::exec::Exec;
 use kld_core::ui::Ui;
 use kld_core::{Error, Result, fsio};
 
