@@ -230,8 +230,8 @@ fn load(object: &Object, name: &'static str) -> Result<OwnedFd> {
 fn last_words(log: &[u8]) -> Option<String> {
     let end = log.iter().position(|byte| *byte == 0).unwrap_or(log.len());
     let text = String::from_utf8_lossy(&log[..end]);
-    let lines = text.lines().filter(|line| !line.starts_with("processed ") && !line.trim().is_empty());
-    lines.last().map(str::to_string)
+    let said = |line: &&str| !line.starts_with("processed ") && !line.trim().is_empty();
+    text.lines().rfind(said).map(str::to_string)
 }
 
 /// A refusal by the kernel, with what is known of its reason.

@@ -1,5 +1,6 @@
 //! However a tool ends, the kernel holds nothing of it; and what it says where it may not ask.
 #![allow(clippy::disallowed_types, reason = "tests run tools as a person would")]
+#![allow(clippy::print_stderr, reason = "a test says why it does not run")]
 
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -225,6 +226,9 @@ fn one_line(tools: &Tools, name: &str, args: &[&str], mut deed: impl FnMut()) ->
     std::io::read_to_string(child.stdout.take().unwrap()).unwrap()
 }
 
+/// A tool, its heading, what it is to see, what its line holds, and a field of its JSON.
+type Row<'a> = (&'a str, &'a str, &'a dyn Fn(), &'a str, &'a str);
+
 #[test]
 fn every_tool_prints_its_columns_and_its_json() {
     if cannot_trace() {
@@ -242,7 +246,7 @@ fn every_tool_prints_its_columns_and_its_json() {
     // SAFETY: signal 0 is none.
     let signal = || _ = unsafe { libc::kill(libc::getpid(), 0) };
     let port_text = format!("{port}");
-    let all: [(&str, &str, &dyn Fn(), &str, &str); 6] = [
+    let all: [Row<'_>; 6] = [
         ("execsnoop", "PCOMM            PID     PPID    RET ARGS", &start, "/bin/true kld", "args"),
         (
             "exitsnoop",
