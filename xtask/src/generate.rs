@@ -1,4 +1,6 @@
-//! `cargo xtask generate`: man pages and completions, out of the tools' own command lines.
+//! `cargo xtask generate`: man pages and completions, out of the tools' own command lines, and the BPF programs.
+
+pub mod ebpf;
 
 use std::path::{Path, PathBuf};
 
@@ -9,11 +11,14 @@ use kld_core::{Error, Result, fsio};
 use crate::shell;
 
 /// The programs that write the pages of their tools.
-const PROGRAMS: [&str; 2] = ["kld", "kld-kvm"];
+const PROGRAMS: [&str; 3] = ["kld", "kld-kvm", "kld-trace"];
 
 /// Write man pages and completions into a folder
 #[derive(clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct Args {
+    #[command(subcommand)]
+    what: Option<What>,
     /// Where to; target/share unless given
     folder: Option<PathBuf>,
     /// Write nothing: fail where a tool's pages cannot be made, or a tool has no page
@@ -21,14 +26,23 @@ pub struct Args {
     check: bool,
 }
 
+/// What else there is to generate.
+#[derive(clap::Subcommand)]
+enum What {
+    Ebpf(ebpf::Args),
+}
+
 impl Args {
     /// What CI asks for.
     pub fn check() -> Self {
-        Args { folder: None, check: true }
+        Args { what: None, folder: None, check: true }
     }
 }
 
 pub fn run(args: &Args, ui: &Ui) -> Result<()> {
+    if let Some(What::Ebpf(args)) = &args.what {
+        return ebpf::run(args, ui);
+    }
     shell::watch(ui, shell::cargo(&["build", "--quiet", "--workspace", "--bins"]))?;
     let built = kld_test_support::tool::built_here();
     let scratch = tempfile::tempdir().map_err(|cause| Error::failed("cannot make a folder", cause))?;

@@ -38,5 +38,9 @@ pub fn run(args: &Args, ui: &Ui) -> Result<()> {
         test.env("KLD_FULL", "1");
     }
     shell::time(ui, test)?;
+    if args.full {
+        // The short run looks at a digest of their sources only: building the linker takes minutes.
+        generate::ebpf::run(&generate::ebpf::Args::check(), ui)?;
+    }
     lab::test(args.full, ui)
 }

@@ -48,6 +48,21 @@ pub const KVM: Family = Family {
     ],
 };
 
+/// The tools that ask the kernel.
+pub const TRACE: Family = Family {
+    program: "kld-trace",
+    about: "Ask the kernel what happens, while it happens",
+    tools: &[
+        entry("execsnoop", "Show which programs are started, with their arguments"),
+        entry("exitsnoop", "Show which processes end, after how long, and how"),
+        entry("opensnoop", "Show which files are opened, by whom, and how that ended"),
+        entry("killsnoop", "Show which signals are sent, by whom and to whom"),
+        entry("tcpconnect", "Show which TCP connections are begun, by whom and where to"),
+        entry("tcplife", "Show TCP connections that have ended, with their bytes and how long they lived"),
+        entry("tcpstates", "Show every change of a TCP connection's state"),
+    ],
+};
+
 /// What the tool of this name does, in one line; a name that is not in the catalog does not compile where this is
 /// used in a constant.
 pub const fn about(name: &str) -> &'static str {
@@ -77,7 +92,7 @@ const fn same(a: &str, b: &str) -> bool {
 }
 
 /// Every family.
-pub const FAMILIES: &[Family] = &[KVM];
+pub const FAMILIES: &[Family] = &[KVM, TRACE];
 
 /// The tool of this name, with its family.
 pub fn find(name: &str) -> Option<(&'static Family, &'static Entry)> {

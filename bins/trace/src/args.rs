@@ -1,0 +1,150 @@
+//! Arguments that the tools share.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Arg, ArgAction, ArgMatches, Command};
+use kld_core::{Error, Result};
+use kld_ebpf::Filter;
+use kld_ebpf::names::Cgroups;
+
+/// What everybody may ask of a tool.
+#[derive(Debug, Clone)]
+pub struct Wanted {
+    /// Whose events.
+    pub filter: Filter,
+    /// For how long.
+    pub duration: Option<Duration>,
+    /// How many.
+    pub count: Option<u64>,
+    /// Whether to tell what the tool has cost.
+    pub stats: bool,
+}
+
+/// A flag with a short name.
+pub fn flag(name: &'static str, short: char, help: &'static str) -> Arg {
+    Arg::new(name).long(name).short(short).action(ArgAction::SetTrue).help(help)
+}
+
+/// The command with the flags that every tool has.
+pub fn common(command: Command) -> Command {
+    whose(command).args([
+        Arg::new("duration")
+            .long("duration")
+            .short('d')
+            .value_name("TIME")
+            .value_parser(duration)
+            .help("End after so many seconds (10, 0.5) or as written (10s, 5m, 1h)"),
+        Arg::new("count")
+            .long("count")
+            .short('n')
+            .value_name("N")
+            .value_parser(clap::value_parser!(u64).range(1..))
+            .help("End after so many events"),
+        Arg::new("stats")
+            .long("stats")
+            .action(ArgAction::SetTrue)
+            .help("At the end, tell events seen and lost, and what the tool has cost"),
+    ])
+}
+
+/// The flags that say whose events are wanted.
+pub fn whose(command: Command) -> Command {
+    let option = |name: &'static str, value: &'static str, help: &'static str| {
+        Arg::new(name).long(name).value_name(value).help(help).help_heading("Whose")
+    };
+    command.args([
+        option("pid", "PID", "Only this process and its descendants; may be given several times")
+            .short('p')
+            .action(ArgAction::Append)
+            .value_parser(clap::value_parser!(u32).range(1..)),
+        option("comm", "NAME", "Only threads of exactly this name").short('c'),
+        option("user", "USER", "Only processes of this user, by name or number").short('u'),
+        option("cgroup", "FOLDER", "Only this control group and those below it")
+            .value_parser(clap::value_parser!(PathBuf))
+            .conflicts_with_all(["container", "machine"]),
+        option("container", "ID", "Only this container, by the beginning of its id")
+            .conflicts_with("machine"),
+        option("machine", "NAME", "Only this virtual machine's processes on the host"),
+    ])
+}
+
+/// What the flags of [`common`] say.
+pub fn wanted(matches: &ArgMatches) -> Result<Wanted> {
+    Ok(Wanted {
+        filter: filter(matches)?,
+        duration: matches.get_one::<Duration>("duration").copied(),
+        count: matches.get_one::<u64>("count").copied(),
+        stats: matches.get_flag("stats"),
+    })
+}
+
+fn filter(matches: &ArgMatches) -> Result<Filter> {
+    let owner = |id: &str| matches.get_one::<String>(id).map(|name| group_of(id, name)).transpose();
+    let cgroup = match matches.get_one::<PathBuf>("cgroup") {
+        Some(folder) => Some(folder.clone()),
+        None => owner("container")?.or(owner("machine")?),
+    };
+    Ok(Filter {
+        pids: matches.get_many("pid").into_iter().flatten().copied().collect(),
+        uid: matches.get_one::<String>("user").map(|user| uid(user)).transpose()?,
+        comm: matches.get_one::<String>("comm").cloned(),
+        cgroup,
+        switches: 0,
+    })
+}
+
+/// The control group of a container or machine.
+fn group_of(kind: &str, name: &str) -> Result<PathBuf> {
+    Cgroups::look().of(name).ok_or_else(|| {
+        Error::usage(format!("there is no {kind} '{}'", name.escape_debug()))
+            .with_hint(format!("no control group here is of a {kind} of that name"))
+    })
+}
+
+/// A user's number, by name or number.
+fn uid(user: &str) -> Result<u32> {
+    if let Ok(number) = user.parse() {
+        return Ok(number);
+    }
+    let found = nix::unistd::User::from_name(user).ok().flatten();
+    found
+        .map(|user| user.uid.as_raw())
+        .ok_or_else(|| Error::usage(format!("there is no user '{}'", user.escape_debug())))
+}
+
+/// Seconds, or a number with a unit.
+fn duration(text: &str) -> Result<Duration, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = match &text[digits.len()..] {
+        "" | "s" => 1.0,
+        "ms" => 0.001,
+        "m" => 60.0,
+        "h" => 3600.0,
+        _ => return Err("write seconds, or a number with ms, s, m or h".into()),
+    };
+    let number = digits.parse::<f64>().map_err(|_| "it is no number".to_string())?;
+    Duration::try_from_secs_f64(number * unit).map_err(|_| "it is no length of time".to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_seconds_unless_they_say_otherwise() {
+        for (text, wanted) in
+            [("10", 10_000), ("0.5", 500), ("250ms", 250), ("2m", 120_000), ("1h", 3_600_000)]
+        {
+            assert_eq!(duration(text), Ok(Duration::from_millis(wanted)), "{text}");
+        }
+        for text in ["", "s", "-1", "1d", "nan", "1e30h", "1 s"] {
+            assert!(duration(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_user_is_found_by_name_and_number() {
+        assert_eq!((uid("root").ok(), uid("0").ok(), uid("no-such-user").ok()), (Some(0), Some(0), None));
+    }
+}

@@ -1,0 +1,57 @@
+//! `--stats`: what was seen, what was lost, and what it has cost.
+
+use kld_core::Result;
+use kld_core::tool::Context;
+use kld_ebpf::{Probe, Tracer};
+use nix::sys::resource::{UsageWho, getrusage};
+use serde_json::{Value, json};
+
+/// Tells of losses, and with `--stats` of everything.
+pub fn report<P: Probe>(context: &Context, tracer: &Tracer<P>, all: bool) -> Result<()> {
+    let counts = tracer.counts()?;
+    if counts.lost > 0 {
+        let cpus = tracer.counts_by_cpu()?;
+        let lossy = cpus.iter().enumerate().filter(|(_, counts)| counts.lost > 0);
+        let where_: Vec<String> = lossy.map(|(cpu, counts)| format!("CPU {cpu}: {}", counts.lost)).collect();
+        context.ui.note(format!(
+            "{} of {} events were lost, since they came faster than they were read ({})",
+            counts.lost,
+            counts.seen,
+            where_.join(", ")
+        ));
+    }
+    if !all {
+        return Ok(());
+    }
+    let cost = tracer.cost()?;
+    let kernel: f64 = cost.iter().map(|(_, cost)| cost.time.as_secs_f64()).sum();
+    let runs: u64 = cost.iter().map(|(_, cost)| cost.runs).sum();
+    let (cpu, memory) = own();
+    let each = if counts.seen > 0 { kernel * 1e9 / counts.seen as f64 } else { 0.0 };
+    if context.ui.json {
+        let value = json!({"stats": {
+            "seen": counts.seen, "lost": counts.lost, "cpu_s": cpu, "memory_bytes": memory,
+            "kernel_s": kernel, "runs": runs,
+            "programs": cost.iter().map(|(name, cost)| json!({
+                "name": name, "runs": cost.runs, "kernel_s": cost.time.as_secs_f64(),
+            })).collect::<Vec<Value>>(),
+        }});
+        return context.ui.line(value);
+    }
+    context.ui.note(format!("{} events seen, {} lost", counts.seen, counts.lost));
+    context.ui.note(format!(
+        "{:.1} ms in the kernel, in {runs} runs, {each:.0} ns an event; {:.1} ms and {:.1} MB in this process",
+        kernel * 1e3,
+        cpu * 1e3,
+        memory as f64 / 1e6
+    ));
+    Ok(())
+}
+
+/// This process's own time on the processors in seconds, and the most memory it has had in bytes.
+fn own() -> (f64, u64) {
+    getrusage(UsageWho::RUSAGE_SELF).map_or((0.0, 0), |usage| {
+        let seconds = |time: nix::sys::time::TimeVal| time.tv_sec() as f64 + time.tv_usec() as f64 / 1e6;
+        (seconds(usage.user_time()) + seconds(usage.system_time()), usage.max_rss() as u64 * 1024)
+    })
+}

@@ -1,0 +1,86 @@
+//! What the tools' output has in common: times, names, and text that cannot harm a terminal.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use kld_core::ui::printable;
+use kld_ebpf::events::Task;
+use kld_ebpf::monotonic;
+use kld_ebpf::names::Cgroups;
+use serde_json::{Map, Value};
+
+/// What a line needs to know besides its event.
+#[derive(Debug)]
+pub struct View {
+    /// The flags that are set, by name.
+    pub flags: Vec<&'static str>,
+    /// The monotonic time at which the stream began, in nanoseconds.
+    pub began: u64,
+    /// What must be added to the monotonic time to get that since 1970.
+    epoch: u64,
+    cgroups: Option<Cgroups>,
+}
+
+impl View {
+    /// A view that begins now.
+    pub fn new(flags: Vec<&'static str>, owners: bool) -> View {
+        let began = monotonic();
+        let since_1970 =
+            SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_nanos() as u64);
+        View { flags, began, epoch: since_1970.saturating_sub(began), cgroups: owners.then(Cgroups::look) }
+    }
+
+    /// Whether a flag is set.
+    pub fn has(&self, flag: &str) -> bool {
+        self.flags.contains(&flag)
+    }
+
+    /// Seconds since the stream began, as bcc writes them.
+    pub fn since(&self, time: u64) -> f64 {
+        time.saturating_sub(self.began) as f64 / 1e9
+    }
+
+    /// The time of day in UTC, as `12:34:56`.
+    pub fn time_of_day(&self, time: u64) -> String {
+        let text = kld_core::time::rfc3339((time + self.epoch) / 1_000_000_000);
+        text.get(11..19).unwrap_or_default().to_string()
+    }
+
+    /// Nanoseconds since 1970.
+    pub fn wall(&self, time: u64) -> u64 {
+        time + self.epoch
+    }
+
+    /// The container or machine that a task is of; `-` where it is of none.
+    pub fn owner(&mut self, task: &Task) -> Option<String> {
+        self.cgroups.as_mut().and_then(|all| all.owner(task.cgroup))
+    }
+
+    /// What every event of a task has in JSON.
+    pub fn json(&mut self, task: &Task) -> Map<String, Value> {
+        let mut object = Map::new();
+        object.insert("time_ns".into(), self.wall(task.time).into());
+        for (name, value) in [("pid", task.pid), ("tid", task.tid), ("uid", task.uid), ("gid", task.gid)] {
+            object.insert(name.into(), value.into());
+        }
+        object.insert("comm".into(), task.name().into());
+        object.insert("cgroup".into(), task.cgroup.into());
+        object.insert("owner".into(), self.owner(task).into());
+        object
+    }
+}
+
+/// A task's name for a terminal.
+pub fn comm(task: &Task) -> String {
+    printable(task.name())
+}
+
+/// A signal's name without its beginning, such as `KILL`.
+pub fn signal(number: i32) -> String {
+    let known = nix::sys::signal::Signal::try_from(number);
+    known.map_or_else(|_| "?".to_string(), |known| known.as_str().trim_start_matches("SIG").to_string())
+}
+
+/// The version of an address, 4 or 6.
+pub fn version(address: &std::net::SocketAddr) -> u8 {
+    if address.is_ipv4() { 4 } else { 6 }
+}

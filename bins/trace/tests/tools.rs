@@ -1,0 +1,293 @@
+//! However a tool ends, the kernel holds nothing of it; and what it says where it may not ask.
+#![allow(clippy::disallowed_types, reason = "tests run tools as a person would")]
+#![allow(clippy::print_stderr, reason = "a test says why it does not run")]
+
+use std::os::fd::{FromRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use kld_test_support::tool;
+
+/// The folder with links to the tools; the test's own, gone with it.
+struct Tools(tempfile::TempDir);
+
+impl Tools {
+    fn new() -> Tools {
+        Tools(tempfile::tempdir().unwrap())
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        tool::link_to(self.0.path(), name, Path::new(env!("CARGO_BIN_EXE_kld-trace")))
+    }
+
+    fn start(&self, name: &str, args: &[&str]) -> Child {
+        let mut command = tool::command(&self.path(name));
+        command.args(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    }
+}
+
+fn cannot_trace() -> bool {
+    // SAFETY: it takes nothing.
+    let root = unsafe { libc::geteuid() } == 0;
+    if !root {
+        eprintln!("not tested: only root may load programs here");
+    }
+    !root
+}
+
+/// How many descriptors of BPF programs, maps and links a process holds.
+fn held(pid: u32) -> usize {
+    let entries = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+    let targets = entries.filter_map(|entry| std::fs::read_link(entry.path()).ok());
+    targets.filter(|target| target.to_string_lossy().contains("bpf")).count()
+}
+
+/// The ids of the programs that a process has loaded, as the kernel numbers them.
+fn programs_of(pid: u32) -> Vec<u32> {
+    let entries = std::fs::read_dir(format!("/proc/{pid}/fdinfo")).into_iter().flatten().flatten();
+    let infos = entries.filter_map(|entry| std::fs::read_to_string(entry.path()).ok());
+    let id = |text: String| text.lines().find_map(|line| line.strip_prefix("prog_id:")?.trim().parse().ok());
+    infos.filter_map(id).collect()
+}
+
+fn maps_of(pid: u32) -> Vec<u32> {
+    let entries = std::fs::read_dir(format!("/proc/{pid}/fdinfo")).into_iter().flatten().flatten();
+    let infos = entries.filter_map(|entry| std::fs::read_to_string(entry.path()).ok());
+    let id = |text: String| text.lines().find_map(|line| line.strip_prefix("map_id:")?.trim().parse().ok());
+    infos.filter_map(id).collect()
+}
+
+/// BPF_PROG_GET_FD_BY_ID and BPF_MAP_GET_FD_BY_ID: whether the kernel still has it.
+fn exists(command: i32, id: u32) -> bool {
+    let arguments = [id, 0, 0];
+    // SAFETY: the command takes an id; its descriptor is closed at once.
+    unsafe {
+        let fd = libc::syscall(libc::SYS_bpf, command, arguments.as_ptr(), 12);
+        if fd >= 0 {
+            drop(OwnedFd::from_raw_fd(fd as i32));
+        }
+        fd >= 0
+    }
+}
+
+const PROGRAM_BY_ID: i32 = 13;
+const MAP_BY_ID: i32 = 14;
+
+fn wait_for(what: &str, mut come: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !come() {
+        assert!(Instant::now() < deadline, "{what} did not come");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn after_its_time_a_signal_or_a_kill_nothing_is_left() {
+    if cannot_trace() {
+        return;
+    }
+    let tools = Tools::new();
+    for (how, signal, code) in [
+        ("its time", None, Some(0)),
+        ("Ctrl-C", Some(libc::SIGINT), Some(0)),
+        ("SIGTERM", Some(libc::SIGTERM), Some(0)),
+        ("SIGKILL", Some(libc::SIGKILL), None),
+    ] {
+        let time = if signal.is_some() { "60" } else { "2" };
+        let mut child = tools.start("opensnoop", &["-d", time, "-c", "nobody-has-this"]);
+        // Programs, the ring and the link.
+        wait_for("the tool", || held(child.id()) >= 5 && !programs_of(child.id()).is_empty());
+        std::thread::sleep(Duration::from_millis(100));
+        let (programs, maps) = (programs_of(child.id()), maps_of(child.id()));
+        assert!(programs.iter().all(|id| exists(PROGRAM_BY_ID, *id)), "{how}: they are there while it runs");
+        assert!(!maps.is_empty() && maps.iter().all(|id| exists(MAP_BY_ID, *id)), "{how}");
+        if let Some(signal) = signal {
+            // SAFETY: the child is ours and not yet waited for.
+            unsafe { libc::kill(child.id() as i32, signal) };
+        }
+        assert_eq!(child.wait().unwrap().code(), code, "{how}");
+        wait_for("the end of its programs and maps", || {
+            !programs.iter().any(|id| exists(PROGRAM_BY_ID, *id))
+                && !maps.iter().any(|id| exists(MAP_BY_ID, *id))
+        });
+    }
+}
+
+#[test]
+fn a_closed_pipe_ends_a_tool_quietly() {
+    if cannot_trace() {
+        return;
+    }
+    let tools = Tools::new();
+    let mut child = tools.start("opensnoop", &["-d", "60"]);
+    drop(child.stdout.take());
+    let deadline = Instant::now() + Duration::from_secs(50);
+    let status = loop {
+        let _ = std::fs::File::open("/dev/null");
+        if let Some(status) = child.try_wait().unwrap() {
+            break status;
+        }
+        assert!(Instant::now() < deadline);
+        std::thread::sleep(Duration::from_millis(5));
+    };
+    let said = std::io::read_to_string(child.stderr.take().unwrap()).unwrap();
+    assert_eq!((status.code(), said.as_str()), (Some(0), ""));
+}
+
+#[test]
+fn columns_and_json_tell_the_same() {
+    if cannot_trace() {
+        return;
+    }
+    let tools = Tools::new();
+    let own = std::process::id().to_string();
+    let text = tools.start("opensnoop", &["-p", &own, "-n", "3"]);
+    let json = tools.start("opensnoop", &["-p", &own, "-n", "3", "--json", "--stats"]);
+    let mut both = [text, json];
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while both.iter_mut().any(|child| child.try_wait().unwrap().is_none()) {
+        let _ = std::fs::File::open("/nonexistent/opened by a test");
+        assert!(Instant::now() < deadline);
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let [text, json] = both.map(|mut child| std::io::read_to_string(child.stdout.take().unwrap()).unwrap());
+    let lines: Vec<&str> = text.lines().collect();
+    assert_eq!(lines[0], "PID    COMM               FD ERR PATH");
+    assert_eq!(lines.len(), 4, "{text}");
+    let ours = |line: &&&str| line.ends_with("  -1   2 /nonexistent/opened by a test");
+    assert!(lines[1..].iter().any(|line| ours(&line)), "{text}");
+    let objects: Vec<serde_json::Value> =
+        json.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(objects.len(), 4, "three events and the statistics: {json}");
+    let event = objects.iter().find(|one| one["path"] == "/nonexistent/opened by a test").unwrap();
+    assert_eq!(
+        (&event["errno"], &event["fd"], &event["pid"]),
+        (&2.into(), &().into(), &std::process::id().into())
+    );
+    assert!(objects[3]["stats"]["seen"].as_u64().unwrap() >= 3, "{json}");
+}
+
+#[test]
+fn who_may_not_ask_is_told_which_capability_is_missing() {
+    if cannot_trace() {
+        return;
+    }
+    let tools = Tools::new();
+    let (tool, text) = (tools.path("opensnoop"), "hint: run it as root, or give it CAP_BPF and CAP_PERFMON");
+    let drop = |bounding: &str| {
+        let mut command = tool::command(Path::new("/usr/bin/setpriv"));
+        command.args(["--bounding-set", bounding, "--inh-caps", bounding]).arg(&tool).args(["-d", "0.1"]);
+        tool::run(command)
+    };
+    for (bounding, lacking) in
+        [("-sys_admin,-bpf,-perfmon", "CAP_PERFMON and CAP_BPF"), ("-sys_admin,-bpf", "CAP_BPF")]
+    {
+        let ran = drop(bounding);
+        let sentence = format!("error: cannot look into the kernel: this process lacks {lacking}\n{text}");
+        assert_eq!((ran.code, ran.stdout.as_str()), (Some(1), ""));
+        assert!(ran.stderr.starts_with(&sentence), "{}", ran.stderr);
+    }
+    drop("-sys_admin").ok();
+}
+
+#[test]
+fn what_cannot_be_meant_is_refused_before_anything_is_loaded() {
+    if cannot_trace() {
+        return;
+    }
+    let tools = Tools::new();
+    for (args, code, said) in [
+        (&["-p", "2147483632"][..], 2, "error: there is no process 2147483632\n"),
+        (&["-u", "no-such-user"], 2, "error: there is no user 'no-such-user'\n"),
+        (&["--container", "0123456789ab"], 2, "error: there is no container '0123456789ab'\n"),
+        (&["--machine", "no-such-machine"], 2, "error: there is no machine 'no-such-machine'\n"),
+        (&["-d", "soon"], 2, "error: invalid value 'soon'"),
+        (&["-n", "0"], 2, "error: invalid value '0'"),
+    ] {
+        let mut command: Command = tool::command(&tools.path("opensnoop"));
+        command.args(args);
+        let ran = tool::run(command);
+        assert_eq!((ran.code, ran.stdout.as_str()), (Some(code), ""), "{args:?}: {}", ran.stderr);
+        assert!(ran.stderr.starts_with(said), "{args:?}: {}", ran.stderr);
+    }
+}
+
+/// Runs a tool on this test's own process while that does something again and again, until the tool has told one line.
+fn one_line(tools: &Tools, name: &str, args: &[&str], mut deed: impl FnMut()) -> String {
+    let own = std::process::id().to_string();
+    let mut child = tools.start(name, &[&["-p", own.as_str(), "-n", "1"], args].concat());
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while child.try_wait().unwrap().is_none() {
+        deed();
+        assert!(Instant::now() < deadline, "{name} tells nothing");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    std::io::read_to_string(child.stdout.take().unwrap()).unwrap()
+}
+
+/// A tool, its heading, what it is to see, what its line holds, and a field of its JSON.
+type Row<'a> = (&'a str, &'a str, &'a dyn Fn(), &'a str, &'a str);
+
+#[test]
+fn every_tool_prints_its_columns_and_its_json() {
+    if cannot_trace() {
+        return;
+    }
+    let tools = Tools::new();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let connect = || {
+        let client = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
+        let _ = listener.accept();
+        drop(client);
+    };
+    let start = || _ = Command::new("/bin/true").arg("kld").status();
+    // SAFETY: signal 0 is none.
+    let signal = || _ = unsafe { libc::kill(libc::getpid(), 0) };
+    let port_text = format!("{port}");
+    let all: [Row<'_>; 6] = [
+        ("execsnoop", "PCOMM            PID     PPID    RET ARGS", &start, "/bin/true kld", "args"),
+        (
+            "exitsnoop",
+            "PCOMM            PID     PPID    TID     AGE(s)  EXIT_CODE",
+            &start,
+            " 0",
+            "exit_code",
+        ),
+        ("killsnoop", "TIME      PID     COMM             SIG  TPID    RESULT", &signal, " 0", "target"),
+        (
+            "tcpconnect",
+            "PID     COMM         IP SADDR            DADDR            DPORT",
+            &connect,
+            &port_text,
+            "destination_port",
+        ),
+        (
+            "tcplife",
+            "PID     COMM       LADDR           LPORT RADDR           RPORT TX_KB RX_KB MS",
+            &connect,
+            "127.0.0.1",
+            "received",
+        ),
+        (
+            "tcpstates",
+            "SKADDR           C-PID   C-COMM     LADDR           LPORT RADDR           RPORT OLDSTATE    -> NEWSTATE    MS",
+            &connect,
+            " -> ",
+            "lasted_s",
+        ),
+    ];
+    for (name, heading, deed, said, field) in all {
+        let text = one_line(&tools, name, &[], deed);
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!((lines.len(), lines[0]), (2, heading), "{name}");
+        assert!(lines[1].contains(said), "{name}: {}", lines[1]);
+        let json: serde_json::Value =
+            serde_json::from_str(&one_line(&tools, name, &["--json"], deed)).unwrap();
+        assert!(
+            json.get(field).is_some() && json["time_ns"].as_u64() > Some(1_600_000_000_000_000_000),
+            "{name}: {json}"
+        );
+    }
+}

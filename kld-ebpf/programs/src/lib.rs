@@ -1,0 +1,19 @@
+//! What the programs share. Each program is a file of `bin/`, and becomes an object of its own.
+#![no_std]
+
+pub mod current;
+pub mod output;
+pub mod read;
+pub mod syscall;
+pub mod task;
+pub mod tcp;
+
+/// The helpers that programs call are the kernel's under the GPL; our code is under either licence of kld's.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo) -> ! {
+    loop {}
+}

@@ -1,0 +1,95 @@
+//! Whose events are wanted. The kernel side tests it, so that what is not wanted costs next to nothing.
+
+use std::path::{Path, PathBuf};
+
+use kld_core::{Error, Result};
+use kld_ebpf_events::filter::{self as wire, BY_CGROUP, BY_COMM, BY_PID, BY_UID};
+
+use crate::names;
+
+/// Whose events are wanted; the default is everybody's. All that is given must hold.
+#[derive(Debug, Clone, Default)]
+pub struct Filter {
+    /// These processes, and those that descend from them.
+    pub pids: Vec<u32>,
+    /// Processes of this real user.
+    pub uid: Option<u32>,
+    /// Threads of exactly this name; the kernel keeps the first 15 bytes of a name.
+    pub comm: Option<String>,
+    /// Tasks in this control group or below it, by its folder.
+    pub cgroup: Option<PathBuf>,
+    /// The probe's own switches, which it documents.
+    pub switches: u32,
+}
+
+/// A filter as the kernel side takes it.
+#[derive(Debug)]
+pub(crate) struct Resolved {
+    pub(crate) filter: wire::Filter,
+    pub(crate) pids: Vec<u32>,
+}
+
+impl Filter {
+    /// Everybody's.
+    pub fn all() -> Self {
+        Self::default()
+    }
+
+    /// One process's, and those of its descendants.
+    pub fn pid(pid: u32) -> Self {
+        Filter { pids: vec![pid], ..Self::default() }
+    }
+
+    /// Looks up what only the running host knows: descendants and cgroups.
+    pub(crate) fn resolve(&self) -> Result<Resolved> {
+        let mut filter = wire::Filter { switches: self.switches, ..Default::default() };
+        let mut pids = Vec::new();
+        if !self.pids.is_empty() {
+            filter.by |= BY_PID;
+            for pid in &self.pids {
+                if !Path::new(&format!("/proc/{pid}")).exists() {
+                    return Err(Error::usage(format!("there is no process {pid}")));
+                }
+            }
+            pids = names::with_descendants(&self.pids, &names::parents());
+        }
+        if let Some(uid) = self.uid {
+            filter.by |= BY_UID;
+            filter.uid = uid;
+        }
+        if let Some(comm) = &self.comm {
+            filter.by |= BY_COMM;
+            let kept = comm.len().min(filter.comm.len() - 1);
+            filter.comm[..kept].copy_from_slice(&comm.as_bytes()[..kept]);
+        }
+        if let Some(folder) = &self.cgroup {
+            filter.by |= BY_CGROUP;
+            (filter.cgroup, filter.level) = names::cgroup(folder)?;
+        }
+        Ok(Resolved { filter, pids })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_cut_as_the_kernel_cuts_it() {
+        let filter = Filter { comm: Some("a-name-that-is-far-too-long".into()), ..Filter::default() };
+        let resolved = filter.resolve().unwrap();
+        assert_eq!((&resolved.filter.comm, resolved.filter.by), (b"a-name-that-is-\0", BY_COMM));
+    }
+
+    #[test]
+    fn a_process_that_is_gone_is_refused() {
+        let error = Filter::pid(0x7fff_fff0).resolve().unwrap_err();
+        assert_eq!(error.to_string(), "there is no process 2147483632");
+    }
+
+    #[test]
+    fn the_children_of_a_wanted_process_are_wanted() {
+        let resolved = Filter::pid(1).resolve().unwrap();
+        assert!(resolved.pids.contains(&std::process::id()), "all descend from process 1");
+    }
+}

@@ -1,0 +1,260 @@
+//! From an object to programs that run: the numbers of the running kernel are written in, maps are made, programs
+//! loaded and hung on their tracepoints.
+//!
+//! The object is read and relocated by aya-obj, and maps are aya's. aya's own loader is not used: it parses the
+//! kernel's whole description of its types whether or not it is needed, which takes 25 ms and 15 MB.
+
+use std::collections::HashMap;
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+
+use aya::maps::{Map, MapData};
+use aya_obj::{EbpfSectionKind, Object};
+use kld_core::timing::phase;
+use kld_core::{Error, Result};
+use kld_ebpf_events::Plain;
+use kld_ebpf_events::filter::BY_PID;
+
+use crate::btf::Btf;
+use crate::filter::Resolved;
+use crate::probe::{Hook, Known, Value};
+use crate::{privilege, sys};
+
+/// What a probe is made of, without its type.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Parts {
+    pub(crate) name: &'static str,
+    pub(crate) object: &'static [u8],
+    pub(crate) hooks: &'static [Hook],
+    pub(crate) known: &'static [&'static [Known]],
+    pub(crate) room: u32,
+}
+
+/// What every program has: its children are followed where processes are wanted by number.
+const FOLLOW: Hook = Hook::new("follow", "sched_process_fork");
+const TASK_TGID: Known = Known::field("TASK_TGID", &["task_struct.tgid"]);
+
+/// A program's name in the object, and the program in the kernel.
+#[derive(Debug)]
+pub(crate) struct Program {
+    pub(crate) name: &'static str,
+    pub(crate) fd: OwnedFd,
+}
+
+/// Programs that run. Nothing is pinned: all of it ends with this value, or with the process.
+pub(crate) struct Loaded {
+    pub(crate) programs: Vec<Program>,
+    pub(crate) maps: HashMap<String, MapData>,
+    /// The wanted processes: kept, since a program that is not loaded yet holds no map.
+    pids: Option<aya::maps::HashMap<MapData, u32, u8>>,
+    links: Vec<OwnedFd>,
+}
+
+impl std::fmt::Debug for Loaded {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Loaded").field("programs", &self.programs).finish_non_exhaustive()
+    }
+}
+
+impl Loaded {
+    /// Loads and attaches.
+    pub(crate) fn load(parts: &Parts, btf: &Btf, wanted: &Resolved) -> Result<Loaded> {
+        privilege::check()?;
+        let what = || format!("cannot load {}", parts.name);
+        let hooks = hooks(parts, btf, wanted)?;
+        let mut object =
+            phase("object", || Object::parse(parts.object)).map_err(|cause| Error::failed(what(), cause))?;
+        write_in(&mut object, parts, btf, wanted)?;
+        let maps = phase("maps", || make_maps(&mut object, parts.room))
+            .map_err(|cause| denied(what(), &cause, None))?;
+        relocate(&mut object, &maps).map_err(|cause| Error::failed(what(), cause))?;
+        let mut loaded = Loaded {
+            programs: Vec::new(),
+            maps: maps.into_iter().map(|(name, (data, _))| (name, data)).collect(),
+            pids: None,
+            links: Vec::new(),
+        };
+        loaded.want(&wanted.pids).map_err(|cause| denied(what(), &cause, None))?;
+        for hook in &hooks {
+            let fd = phase("verify", || load(&object, hook.function))?;
+            loaded.programs.push(Program { name: hook.function, fd });
+        }
+        for (hook, program) in hooks.iter().zip(&loaded.programs) {
+            let name = CString::new(hook.tracepoint).unwrap_or_default();
+            let link = phase("attach", || sys::attach(&name, program.fd.as_fd()));
+            loaded.links.push(link.map_err(|cause| {
+                denied(format!("cannot hang {} on {}", parts.name, hook.tracepoint), &cause, None)
+            })?);
+        }
+        Ok(loaded)
+    }
+
+    /// Takes a map out, to be read as what it is.
+    pub(crate) fn take(&mut self, name: &str) -> Result<MapData> {
+        self.maps.remove(name).ok_or_else(|| Error::failed("cannot read events", format!("no map {name}")))
+    }
+
+    /// From now on no program runs; what they have counted can still be read.
+    pub(crate) fn detach(&mut self) {
+        self.links.clear();
+    }
+
+    /// Puts the wanted processes where the programs look.
+    fn want(&mut self, pids: &[u32]) -> io::Result<()> {
+        let Some(map) = self.maps.remove("PIDS") else { return Ok(()) };
+        let mut map =
+            aya::maps::HashMap::<_, u32, u8>::try_from(Map::HashMap(map)).map_err(io::Error::other)?;
+        for pid in pids {
+            map.insert(pid, 1, 0).map_err(io::Error::other)?;
+        }
+        self.pids = Some(map);
+        Ok(())
+    }
+}
+
+/// The hooks that this kernel has; fails where it lacks one that is needed.
+fn hooks(parts: &Parts, btf: &Btf, wanted: &Resolved) -> Result<Vec<Hook>> {
+    let asked = |hook: &&Hook| hook.when == 0 || wanted.filter.switches & hook.when != 0;
+    let hooks: Vec<Hook> = parts.hooks.iter().filter(asked).copied().collect();
+    let fits = |hook: &&Hook| {
+        let has = btf.tracepoint(hook.tracepoint);
+        has.is_some_and(|count| hook.arguments.is_none_or(|wanted| wanted == count))
+    };
+    let mut found: Vec<Hook> = hooks.iter().filter(fits).copied().collect();
+    // Of hooks on one tracepoint, for different kernels, one is enough.
+    let served = |hook: &&Hook| found.iter().any(|one| one.tracepoint == hook.tracepoint);
+    if let Some(missing) = hooks.iter().find(|hook| !served(hook)) {
+        return Err(Error::failed(
+            format!("cannot run {}", parts.name),
+            format!("this kernel has no tracepoint {}", missing.tracepoint),
+        )
+        .with_hint(format!("kernels have it since {}", missing.since)));
+    }
+    if wanted.filter.by & BY_PID != 0 {
+        found.push(FOLLOW);
+    }
+    Ok(found)
+}
+
+/// Writes what the program must know into its read-only variables.
+fn write_in(object: &mut Object, parts: &Parts, btf: &Btf, wanted: &Resolved) -> Result<()> {
+    let mut numbers = Vec::new();
+    for known in parts.known.iter().copied().flatten().chain([&TASK_TGID]) {
+        numbers.push((known.variable, number(parts.name, known, btf)?.to_ne_bytes()));
+    }
+    let mut globals: HashMap<&str, (&[u8], bool)> =
+        numbers.iter().map(|(variable, bytes)| (*variable, (bytes.as_slice(), false))).collect();
+    globals.insert("FILTER", (wanted.filter.bytes(), false));
+    object
+        .patch_map_data(globals)
+        .map_err(|cause| Error::failed(format!("cannot load {}", parts.name), cause))
+}
+
+/// What stands for something that is not there, on the programs' side too.
+const ABSENT: u32 = u32::MAX;
+
+fn number(probe: &str, known: &Known, btf: &Btf) -> Result<u32> {
+    let first = |names: &[&str]| names.iter().find_map(|name| btf.offset(name));
+    match known.value {
+        Value::Number(number) => Ok(number.and_then(|number| u32::try_from(number).ok()).unwrap_or(ABSENT)),
+        Value::Optional(names) => Ok(first(names).unwrap_or(ABSENT)),
+        Value::Field(names) => first(names).ok_or_else(|| {
+            Error::failed(
+                format!("cannot run {probe}"),
+                format!("this kernel has no field {}", names.join(", nor ")),
+            )
+            .with_hint("it is newer or older than the kernels that kld knows: please tell us")
+        }),
+    }
+}
+
+type Made = HashMap<String, (MapData, aya_obj::Map)>;
+
+/// Makes the object's maps.
+fn make_maps(object: &mut Object, room: u32) -> io::Result<Made> {
+    raise_memlock();
+    let mut made = HashMap::new();
+    for (name, mut map) in object.maps.drain() {
+        if name == "EVENTS" {
+            map.set_max_entries(room);
+        }
+        let data = MapData::create(map.clone(), &name, None).map_err(|error| match error {
+            aya::maps::MapError::CreateError { io_error, .. } => io_error,
+            other => io::Error::other(other),
+        })?;
+        if !map.data().is_empty() {
+            let constant = map.section_kind() == EbpfSectionKind::Rodata;
+            sys::fill(data.fd().as_fd(), map.data(), constant)?;
+        }
+        made.insert(name, (data, map));
+    }
+    Ok(made)
+}
+
+fn relocate(object: &mut Object, maps: &Made) -> Result<(), aya_obj::relocation::EbpfRelocationError> {
+    let text = object.functions.keys().map(|(section, _)| *section).collect();
+    let by_name = maps.iter().map(|(name, (data, map))| (name.as_str(), data.fd().as_fd().as_raw_fd(), map));
+    object.relocate_maps(by_name, &text)?;
+    object.relocate_calls(&text)
+}
+
+/// Kernels before 5.11 count maps as locked memory. Where it cannot be raised, making the maps tells.
+fn raise_memlock() {
+    use nix::sys::resource::{RLIM_INFINITY, Resource, setrlimit};
+    let _ = setrlimit(Resource::RLIMIT_MEMLOCK, RLIM_INFINITY, RLIM_INFINITY);
+}
+
+/// The verifier's words are asked for only when it refuses: collecting them takes time.
+const LOG: usize = 1 << 20;
+
+fn load(object: &Object, name: &'static str) -> Result<OwnedFd> {
+    let what = || format!("cannot load the program {name}");
+    let program =
+        object.programs.get(name).ok_or_else(|| Error::failed(what(), "it is not in its object"))?;
+    let function = object
+        .functions
+        .get(&program.function_key())
+        .ok_or_else(|| Error::failed(what(), "its object is damaged"))?;
+    let instructions = &function.instructions;
+    let cause = match sys::load(name, &program.license, instructions, None) {
+        Ok(fd) => return Ok(fd),
+        Err(cause) => cause,
+    };
+    let mut log = vec![0; LOG];
+    let again = sys::load(name, &program.license, instructions, Some(&mut log));
+    again.map_err(|_| denied(what(), &cause, last_words(&log)))
+}
+
+/// What the verifier said before it counted.
+fn last_words(log: &[u8]) -> Option<String> {
+    let end = log.iter().position(|byte| *byte == 0).unwrap_or(log.len());
+    let text = String::from_utf8_lossy(&log[..end]);
+    let said = |line: &&str| !line.starts_with("processed ") && !line.trim().is_empty();
+    text.lines().rfind(said).map(str::to_string)
+}
+
+/// A refusal by the kernel, with what is known of its reason.
+fn denied(what: String, cause: &io::Error, words: Option<String>) -> Error {
+    let known = match (cause.kind(), words) {
+        (_, Some(words)) => words,
+        (io::ErrorKind::PermissionDenied, None) => match privilege::lockdown() {
+            Some(level) => format!("the kernel is locked down ({level})"),
+            None => "the kernel does not permit it".to_string(),
+        },
+        (_, None) => cause.to_string(),
+    };
+    Error::failed(what, known)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_the_verifier_s_log_the_last_finding_is_told() {
+        let log = b"0: R1=ctx()\n12: (85) call 113\nR2 min value is negative\nprocessed 13 insns\n\0\0";
+        assert_eq!(last_words(log).as_deref(), Some("R2 min value is negative"));
+        assert_eq!(last_words(b"\0"), None);
+    }
+}

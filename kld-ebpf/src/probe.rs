@@ -1,0 +1,123 @@
+//! What is asked of the kernel: a program, where it hangs, what must be looked up for it, and what it tells.
+//!
+//! The probes of kld's tools are here. Bring your own by implementing [`Probe`] for a type of yours: the loader is
+//! the same.
+
+mod exec;
+mod exit;
+mod kill;
+mod open;
+mod syscall;
+mod tcp;
+
+pub use exec::Exec;
+pub use exit::{Ended, Exit};
+pub use kill::Kill;
+pub use open::Open;
+pub use syscall::{PARENTS, REGISTERS};
+pub use tcp::{SOCKET, TcpConnect, TcpLife, TcpState};
+
+/// A program and the events that it sends.
+pub trait Probe {
+    /// What it tells.
+    type Event;
+    /// Its name, in a word.
+    const NAME: &'static str;
+    /// The compiled program, an ELF object.
+    const OBJECT: &'static [u8];
+    /// Where its functions hang.
+    const HOOKS: &'static [Hook];
+    /// The numbers that it must know of the running kernel, in any number of lists. Those that its object has no
+    /// variable for are passed over.
+    const KNOWN: &'static [&'static [Known]];
+    /// How many bytes of events wait for a reader who is late, a power of two; what comes beyond is counted as lost.
+    const ROOM: u32 = 4 << 20;
+
+    /// Switches that are always on.
+    const SWITCHES: u32 = 0;
+
+    /// An event out of its bytes; `None` where they are none.
+    fn decode(bytes: &[u8]) -> Option<Self::Event>;
+}
+
+/// A function of a program and the tracepoint it hangs on.
+#[derive(Debug, Clone, Copy)]
+pub struct Hook {
+    /// The function.
+    pub function: &'static str,
+    /// The tracepoint, as in `/sys/kernel/tracing/events`.
+    pub tracepoint: &'static str,
+    /// Only where the tracepoint hands over so many arguments: it has changed between kernels.
+    pub arguments: Option<usize>,
+    /// Only where one of these switches is on; 0: always.
+    pub when: u32,
+    /// The first kernel that has it, to be told where it is absent.
+    pub since: &'static str,
+}
+
+impl Hook {
+    /// A tracepoint that every kernel with ring buffers (5.8) has.
+    pub const fn new(function: &'static str, tracepoint: &'static str) -> Hook {
+        Hook { function, tracepoint, arguments: None, when: 0, since: "5.8" }
+    }
+
+    /// For kernels where the tracepoint has so many arguments. Of several such hooks one is enough.
+    pub const fn with_arguments(mut self, count: usize) -> Hook {
+        self.arguments = Some(count);
+        self
+    }
+
+    /// Only where one of these switches is on.
+    pub const fn when(mut self, switches: u32) -> Hook {
+        self.when = switches;
+        self
+    }
+
+    /// The first kernel that has it.
+    pub const fn since(mut self, version: &'static str) -> Hook {
+        self.since = version;
+        self
+    }
+}
+
+/// A number that is looked up in the running kernel and written into the program's variable of this name.
+#[derive(Debug, Clone, Copy)]
+pub struct Known {
+    /// The program's variable.
+    pub variable: &'static str,
+    /// What it stands for.
+    pub value: Value,
+}
+
+/// What a program must know.
+#[derive(Debug, Clone, Copy)]
+pub enum Value {
+    /// The offset of the first of these fields that the kernel has; it must have one.
+    Field(&'static [&'static str]),
+    /// The same, but the program can do without.
+    Optional(&'static [&'static str]),
+    /// A number that this program's compiler knows, such as a system call's; `None` where the processor has none.
+    Number(Option<i64>),
+}
+
+impl Known {
+    /// A field's offset.
+    pub const fn field(variable: &'static str, names: &'static [&'static str]) -> Known {
+        Known { variable, value: Value::Field(names) }
+    }
+
+    /// The offset of a field that may be absent.
+    pub const fn optional(variable: &'static str, names: &'static [&'static str]) -> Known {
+        Known { variable, value: Value::Optional(names) }
+    }
+
+    /// A system call that every processor has.
+    pub const fn call(variable: &'static str, number: i64) -> Known {
+        Known { variable, value: Value::Number(Some(number)) }
+    }
+
+    /// A system call that older processors have, and newer ones have not.
+    pub const fn old_call(variable: &'static str, number: Option<i64>) -> Known {
+        Known { variable, value: Value::Number(number) }
+    }
+}

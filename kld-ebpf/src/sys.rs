@@ -1,0 +1,139 @@
+//! The few calls of bpf(2) that are made here. Their arguments are those of `union bpf_attr` in linux/bpf.h, up to
+//! the last one that is needed.
+
+use std::ffi::CStr;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+use aya_obj::generated::bpf_insn;
+use libc::c_int;
+
+const MAP_UPDATE_ELEM: c_int = 2;
+const PROG_LOAD: c_int = 5;
+const OBJ_GET_INFO_BY_FD: c_int = 15;
+const RAW_TRACEPOINT_OPEN: c_int = 17;
+const MAP_FREEZE: c_int = 22;
+const ENABLE_STATS: c_int = 32;
+const PROG_TYPE_RAW_TRACEPOINT: u32 = 17;
+
+/// SAFETY (of the callers): the arguments are what the command wants, and what they point to is alive.
+unsafe fn bpf<T>(command: c_int, arguments: &T) -> io::Result<c_int> {
+    // SAFETY: the caller vouches for the arguments, and their size is told.
+    let outcome = unsafe { libc::syscall(libc::SYS_bpf, command, arguments, size_of::<T>()) };
+    if outcome < 0 { Err(io::Error::last_os_error()) } else { Ok(outcome as c_int) }
+}
+
+/// SAFETY (of the callers): as for [`bpf`], and the command makes a descriptor.
+unsafe fn bpf_descriptor<T>(command: c_int, arguments: &T) -> io::Result<OwnedFd> {
+    // SAFETY: the caller vouches for both.
+    unsafe { bpf(command, arguments).map(|fd| OwnedFd::from_raw_fd(fd)) }
+}
+
+/// Puts a read-only section into the map that stands for it, and closes the map to further writing, so that the
+/// verifier takes the values for constants.
+pub fn fill(map: BorrowedFd<'_>, bytes: &[u8], freeze: bool) -> io::Result<()> {
+    #[repr(C)]
+    struct Update {
+        map: u32,
+        pad: u32,
+        key: u64,
+        value: u64,
+        flags: u64,
+    }
+    let key = 0_u32;
+    let map = map.as_raw_fd() as u32;
+    let (key, value) = (std::ptr::from_ref(&key) as u64, bytes.as_ptr() as u64);
+    // SAFETY: the map has one element of the section's size, and the key and the bytes are alive.
+    unsafe { bpf(MAP_UPDATE_ELEM, &Update { map, pad: 0, key, value, flags: 0 })? };
+    if freeze {
+        // SAFETY: the command takes a map's descriptor.
+        unsafe { bpf(MAP_FREEZE, &map)? };
+    }
+    Ok(())
+}
+
+/// Loads a program for a raw tracepoint; with `log`, the verifier writes its findings there.
+pub fn load(
+    name: &str,
+    license: &CStr,
+    instructions: &[bpf_insn],
+    log: Option<&mut [u8]>,
+) -> io::Result<OwnedFd> {
+    #[repr(C)]
+    struct Load {
+        kind: u32,
+        count: u32,
+        instructions: u64,
+        license: u64,
+        log_level: u32,
+        log_size: u32,
+        log: u64,
+        kernel: u32,
+        flags: u32,
+        name: [u8; 16],
+    }
+    let mut short = [0; 16];
+    let length = name.len().min(15);
+    short[..length].copy_from_slice(&name.as_bytes()[..length]);
+    let (log_level, log_size, log) =
+        log.map_or((0, 0, 0), |log| (1, log.len() as u32, log.as_mut_ptr() as u64));
+    let arguments = Load {
+        kind: PROG_TYPE_RAW_TRACEPOINT,
+        count: instructions.len() as u32,
+        instructions: instructions.as_ptr() as u64,
+        license: license.as_ptr() as u64,
+        log_level,
+        log_size,
+        log,
+        kernel: 0,
+        flags: 0,
+        name: short,
+    };
+    // SAFETY: all that the arguments point to is borrowed by this function, and a program's descriptor is made.
+    unsafe { bpf_descriptor(PROG_LOAD, &arguments) }
+}
+
+/// Attaches a program to a raw tracepoint; it is detached when the link is closed.
+pub fn attach(tracepoint: &CStr, program: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    #[repr(C)]
+    struct Open {
+        name: u64,
+        program: u32,
+        pad: u32,
+    }
+    let arguments = Open { name: tracepoint.as_ptr() as u64, program: program.as_raw_fd() as u32, pad: 0 };
+    // SAFETY: the name is borrowed by this function, and a link's descriptor is made.
+    unsafe { bpf_descriptor(RAW_TRACEPOINT_OPEN, &arguments) }
+}
+
+/// Lets the kernel measure what programs cost, until the descriptor is closed.
+pub fn measure() -> io::Result<OwnedFd> {
+    // SAFETY: the command takes the kind of statistics, 0 for run time, and makes a descriptor.
+    unsafe { bpf_descriptor(ENABLE_STATS, &0_u32) }
+}
+
+/// How long a program has run, in nanoseconds, and how often, while that was measured.
+pub fn cost(program: BorrowedFd<'_>) -> io::Result<(u64, u64)> {
+    #[repr(C)]
+    struct Info {
+        program: u32,
+        length: u32,
+        info: u64,
+    }
+    /// `struct bpf_prog_info`.
+    #[repr(C, align(8))]
+    struct Told([u8; 232]);
+    let mut told = Told([0; 232]);
+    let arguments = Info {
+        program: program.as_raw_fd() as u32,
+        length: size_of::<Told>() as u32,
+        info: std::ptr::from_mut(&mut told) as u64,
+    };
+    // SAFETY: the room is as long as it says; all zeros asks for no list.
+    unsafe { bpf(OBJ_GET_INFO_BY_FD, &arguments)? };
+    let number = |at: usize| u64::from_ne_bytes(std::array::from_fn(|byte| told.0[at + byte]));
+    Ok((number(RUN_TIME), number(RUN_TIME + 8)))
+}
+
+/// Where `struct bpf_prog_info` has run_time_ns; run_cnt follows.
+const RUN_TIME: usize = std::mem::offset_of!(aya_obj::generated::bpf_prog_info, run_time_ns);

@@ -1,0 +1,213 @@
+//! A probe that runs, and the stream of what it tells.
+
+use std::marker::PhantomData;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use aya::Pod;
+use aya::maps::{Map, MapData, PerCpuArray, RingBuf};
+use kld_core::timing::phase;
+use kld_core::{Error, Result};
+use kld_ebpf_events::Counts;
+
+use crate::loader::{Loaded, Parts};
+use crate::probe::Probe;
+use crate::{Btf, Filter, sys};
+
+/// How often the ring is looked into. The programs wake nobody, since that would be most of what they cost.
+pub const POLL: Duration = Duration::from_millis(5);
+
+/// After so many events the clock is looked at.
+const LOOK: u64 = 256;
+
+/// A probe that runs. As an iterator it waits for events; it ends when it is [stopped](Tracer::stopper) or its
+/// [time](Tracer::stop_at) has come. Dropping it takes the programs out of the kernel.
+pub struct Tracer<P> {
+    loaded: Loaded,
+    ring: RingBuf<MapData>,
+    counts: PerCpuArray<MapData, Counted>,
+    end: Arc<AtomicBool>,
+    deadline: Option<Instant>,
+    detached: bool,
+    measuring: Option<OwnedFd>,
+    read: u64,
+    probe: PhantomData<P>,
+}
+
+impl<P: Probe> std::fmt::Debug for Tracer<P> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tracer").field("probe", &P::NAME).field("read", &self.read).finish_non_exhaustive()
+    }
+}
+
+/// [`Counts`] as a map's value.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+struct Counted(Counts);
+
+// SAFETY: Counts is plain data.
+unsafe impl Pod for Counted {}
+
+/// What a tracer has cost so far.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Cost {
+    /// How often its programs have run.
+    pub runs: u64,
+    /// How long, all together.
+    pub time: Duration,
+}
+
+/// Ends a tracer's stream from elsewhere: a signal's handler, another thread.
+#[derive(Debug, Clone)]
+pub struct Stopper(Arc<AtomicBool>);
+
+impl Stopper {
+    /// The stream ends after what has already happened.
+    pub fn stop(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// The flag itself, for a signal's handler.
+    pub fn flag(&self) -> Arc<AtomicBool> {
+        self.0.clone()
+    }
+}
+
+impl<P: Probe> Tracer<P> {
+    /// Loads the probe and hangs it on its tracepoints.
+    pub fn start(filter: &Filter) -> Result<Self> {
+        Self::start_on(&phase("btf", Btf::of_kernel)?, filter)
+    }
+
+    /// The same where the kernel's description is at hand: read once, it serves any number of probes.
+    pub fn start_on(btf: &Btf, filter: &Filter) -> Result<Self> {
+        let parts =
+            Parts { name: P::NAME, object: P::OBJECT, hooks: P::HOOKS, known: P::KNOWN, room: P::ROOM };
+        let mut wanted = filter.resolve()?;
+        wanted.filter.switches |= P::SWITCHES;
+        let mut loaded = Loaded::load(&parts, btf, &wanted)?;
+        let failed = |cause| Error::failed(format!("cannot read the events of {}", P::NAME), cause);
+        let ring = RingBuf::try_from(Map::RingBuf(loaded.take("EVENTS")?)).map_err(failed)?;
+        let counts = PerCpuArray::try_from(Map::PerCpuArray(loaded.take("COUNTS")?)).map_err(failed)?;
+        Ok(Tracer {
+            loaded,
+            ring,
+            counts,
+            end: Arc::default(),
+            deadline: None,
+            detached: false,
+            measuring: None,
+            read: 0,
+            probe: PhantomData,
+        })
+    }
+
+    /// The stream ends at this time.
+    pub fn stop_at(&mut self, deadline: Instant) {
+        self.deadline = Some(deadline);
+    }
+
+    /// What ends the stream from elsewhere.
+    pub fn stopper(&self) -> Stopper {
+        Stopper(self.end.clone())
+    }
+
+    /// The next event that has already happened; never waits.
+    pub fn poll(&mut self) -> Option<P::Event> {
+        loop {
+            let bytes = self.ring.next()?;
+            self.read += 1;
+            if let Some(event) = P::decode(&bytes) {
+                return Some(event);
+            }
+        }
+    }
+
+    /// Whether the stream is to end.
+    pub fn is_over(&self) -> bool {
+        self.end.load(Ordering::Relaxed) || self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
+    }
+
+    /// Waits a moment for events, but not beyond the end.
+    pub fn pause(&self) {
+        let left = self.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        std::thread::sleep(left.map_or(POLL, |left| left.min(POLL)));
+    }
+
+    /// Takes the programs off their tracepoints. What they have told by then can still be read.
+    pub fn detach(&mut self) {
+        self.loaded.detach();
+        self.detached = true;
+    }
+
+    /// Whether the programs are off their tracepoints.
+    pub fn is_detached(&self) -> bool {
+        self.detached
+    }
+
+    /// How many events were read.
+    pub fn events_read(&self) -> u64 {
+        self.read
+    }
+
+    /// What the programs have counted, by processor. After [`detach`](Self::detach) and when all is read, what was
+    /// seen is what was read and what was lost.
+    pub fn counts_by_cpu(&self) -> Result<Vec<Counts>> {
+        let all = self.counts.get(&0, 0);
+        let all = all.map_err(|cause| Error::failed("cannot read what was counted", cause))?;
+        Ok(all.iter().map(|counted| counted.0).collect())
+    }
+
+    /// The same for all processors together.
+    pub fn counts(&self) -> Result<Counts> {
+        let all = self.counts_by_cpu()?;
+        let sum =
+            |total: Counts, one: &Counts| Counts { seen: total.seen + one.seen, lost: total.lost + one.lost };
+        Ok(all.iter().fold(Counts::default(), sum))
+    }
+
+    /// From now on the kernel measures what the programs cost. That needs CAP_SYS_ADMIN, and itself costs a little.
+    pub fn measure(&mut self) -> Result<()> {
+        let measuring = sys::measure();
+        self.measuring = Some(measuring.map_err(|cause| {
+            Error::failed("cannot measure what the programs cost", cause)
+                .with_hint("that needs CAP_SYS_ADMIN")
+        })?);
+        Ok(())
+    }
+
+    /// What the programs have cost since [`measure`](Self::measure), in the order of their names.
+    pub fn cost(&self) -> Result<Vec<(&'static str, Cost)>> {
+        let cost = |program: &crate::loader::Program| {
+            let (time, runs) = sys::cost(program.fd.as_fd())
+                .map_err(|cause| Error::failed("cannot read what the programs cost", cause))?;
+            Ok((program.name, Cost { runs, time: Duration::from_nanos(time) }))
+        };
+        self.loaded.programs.iter().map(cost).collect()
+    }
+}
+
+impl<P: Probe> Iterator for Tracer<P> {
+    type Item = P::Event;
+
+    fn next(&mut self) -> Option<P::Event> {
+        loop {
+            // There may never be a moment without events, so the end is looked for among them too.
+            if !self.detached && self.read.is_multiple_of(LOOK) && self.is_over() {
+                self.detach();
+            }
+            if let Some(event) = self.poll() {
+                return Some(event);
+            }
+            if self.detached {
+                return None;
+            }
+            match self.is_over() {
+                true => self.detach(),
+                false => self.pause(),
+            }
+        }
+    }
+}

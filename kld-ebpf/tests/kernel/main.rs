@@ -1,0 +1,7 @@
+//! Every probe sees what generators of ours do, on the kernel that runs here.
+#![allow(clippy::print_stderr, reason = "a test says why it does not run")]
+
+mod common;
+mod open;
+mod process;
+mod tcp;

@@ -1,0 +1,148 @@
+//! Connections over loopback by generators of ours.
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::time::{Duration, Instant};
+
+use kld_ebpf::Filter;
+use kld_ebpf::probe::{TcpConnect, TcpLife, TcpState};
+
+use crate::common::{Generator, cannot_trace, trace};
+
+const SENT: usize = 5000;
+const ANSWER: usize = 20_000;
+
+/// Answers each of so many connections, from a thread of the test's.
+fn server(address: SocketAddr, connections: usize) -> (SocketAddr, std::thread::JoinHandle<()>) {
+    let listener = TcpListener::bind(address).unwrap();
+    let bound = listener.local_addr().unwrap();
+    let serve = move || {
+        for _ in 0..connections {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut asked = Vec::new();
+            stream.read_to_end(&mut asked).unwrap();
+            stream.write_all(&[0; ANSWER]).unwrap();
+        }
+    };
+    (bound, std::thread::spawn(serve))
+}
+
+/// Asks, and reads the answer to its end. It allocates nothing: it runs in a forked child.
+fn client(address: SocketAddr) {
+    let Ok(mut stream) = TcpStream::connect(address) else { return };
+    let _ = stream.write_all(&[0; SENT]);
+    let _ = stream.shutdown(Shutdown::Write);
+    let mut room = [0; 4096];
+    while stream.read(&mut room).is_ok_and(|count| count > 0) {}
+}
+
+fn both_families() -> [SocketAddr; 2] {
+    [(Ipv4Addr::LOCALHOST, 0).into(), (Ipv6Addr::LOCALHOST, 0).into()]
+}
+
+/// To TCP the SYN and the FIN are a byte each.
+#[track_caller]
+fn about(told: u64, bytes: usize) {
+    assert!((bytes as u64..=bytes as u64 + 2).contains(&told), "{told} for {bytes} bytes");
+}
+
+#[test]
+fn a_connection_that_is_begun_is_told_with_both_addresses() {
+    if cannot_trace() {
+        return;
+    }
+    for family in both_families() {
+        let (address, served) = server(family, 200);
+        let generator = Generator::new(move || (0..200).for_each(|_| client(address)));
+        let (pid, filter) = (generator.pid, Filter::pid(generator.pid));
+        let (events, counts) = trace::<TcpConnect>(generator, &filter);
+        served.join().unwrap();
+        assert_eq!((events.len(), counts.lost), (200, 0));
+        for event in &events {
+            assert_eq!((event.task.pid, event.remote, event.local.ip()), (pid, address, address.ip()));
+        }
+    }
+}
+
+#[test]
+fn a_connection_that_nobody_answers_is_told_too() {
+    if cannot_trace() {
+        return;
+    }
+    let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
+    let generator = Generator::new(move || client(free));
+    let filter = Filter::pid(generator.pid);
+    let (events, _) = trace::<TcpConnect>(generator, &filter);
+    assert_eq!(events.iter().map(|event| event.remote).collect::<Vec<_>>(), [free]);
+}
+
+#[test]
+fn a_connection_s_life_is_told_with_its_bytes_and_its_owner() {
+    if cannot_trace() {
+        return;
+    }
+    for family in both_families() {
+        let (address, served) = server(family, 20);
+        let generator = Generator::new(move || (0..20).for_each(|_| client(address)));
+        let (pid, filter) = (generator.pid, Filter::pid(generator.pid));
+        let began = Instant::now();
+        let (events, counts) = trace::<TcpLife>(generator, &filter);
+        served.join().unwrap();
+        let ours: Vec<_> = events.iter().filter(|event| event.remote == address).collect();
+        assert_eq!((ours.len(), events.len(), counts.lost), (20, 20, 0));
+        for life in ours {
+            let owner = life.owner.unwrap();
+            assert_eq!((owner.pid, life.local.ip()), (pid, address.ip()));
+            about(life.sent, SENT);
+            about(life.received, ANSWER);
+            assert!(life.local.port() != 0 && life.age > Duration::ZERO && life.age < began.elapsed());
+        }
+    }
+}
+
+#[test]
+fn the_side_that_was_connected_to_is_told_with_who_closed_it() {
+    if cannot_trace() {
+        return;
+    }
+    let (address, served) = server((Ipv4Addr::LOCALHOST, 0).into(), 5);
+    let generator = Generator::new(move || {
+        (0..5).for_each(|_| client(address));
+        // The server's side ends a moment after the client's.
+        std::thread::sleep(Duration::from_millis(300));
+    });
+    let (events, _) = trace::<TcpLife>(generator, &Filter::all());
+    served.join().unwrap();
+    let server: Vec<_> = events.iter().filter(|event| event.local == address).collect();
+    assert_eq!(server.len(), 5);
+    for life in server {
+        assert_eq!(life.owner.map(|owner| owner.pid), Some(std::process::id()));
+        about(life.received, SENT);
+        about(life.sent, ANSWER);
+    }
+}
+
+#[test]
+fn every_state_of_a_connection_is_told_in_order() {
+    if cannot_trace() {
+        return;
+    }
+    let (address, served) = server((Ipv4Addr::LOCALHOST, 0).into(), 1);
+    let generator = Generator::new(move || client(address));
+    let filter = Filter::pid(generator.pid);
+    let (events, counts) = trace::<TcpState>(generator, &filter);
+    served.join().unwrap();
+    // The generator has inherited the listening socket.
+    let events: Vec<_> = events.iter().filter(|event| event.remote == address).collect();
+    let states: Vec<_> = events.iter().map(|event| (event.old, event.new)).collect();
+    let wanted = [
+        ("CLOSE", "SYN_SENT"),
+        ("SYN_SENT", "ESTABLISHED"),
+        ("ESTABLISHED", "FIN_WAIT1"),
+        ("FIN_WAIT1", "FIN_WAIT2"),
+        ("FIN_WAIT2", "CLOSE"),
+    ];
+    assert_eq!((states.as_slice(), counts.lost), (wanted.as_slice(), 0));
+    assert!(events.iter().all(|event| event.socket == events[0].socket));
+    assert!(events[0].lasted.is_zero() && events[1..].iter().all(|event| !event.lasted.is_zero()));
+}
