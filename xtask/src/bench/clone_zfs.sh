@@ -4,7 +4,8 @@
 set -eu
 rounds=$1 boots=$2
 pool=tank root=tank/kld volume=tank/kld/template/vda
-export KLD_STORE=zfs KLD_ZFS_ROOT=$root
+# A busy lab starts a guest in minutes.
+export KLD_STORE=zfs KLD_ZFS_ROOT=$root KLD_LIBVIRT_TIMEOUT=300
 
 # Prints a sample in thousandths of what is given.
 sample() {
@@ -16,7 +17,7 @@ timed() {
     local case=$1 side=$2 began ended
     shift 2
     began=$EPOCHREALTIME
-    "$@" >&2
+    "$@" >&2 || return 1
     ended=$EPOCHREALTIME
     sample "$case" "$side" $((${ended/./} - ${began/./}))
 }
@@ -191,4 +192,4 @@ prepare_incus || { incus=; echo "note Incus does not serve: $(tail -n 1 /tmp/inc
 rest
 for _ in $(seq "$rounds"); do measure_clones; done
 for _ in 1 2 3; do measure_space; done
-for _ in $(seq "$boots"); do measure_boots; done
+for _ in $(seq "$boots"); do measure_boots || { echo "note a guest did not boot"; break; }; done
