@@ -271,7 +271,9 @@ impl Host {
     /// The settings that point kld's tools at this host, as environment variables.
     pub fn env(&self) -> Vec<(String, String)> {
         let path = |path: PathBuf| path.display().to_string();
-        let zfs = self.pool.iter().map(|pool| ("KLD_ZFS_ROOT", pool.root()));
+        // In the lab, which is emulated, everybody is slow.
+        let lab = |pool: &Pool| [("KLD_ZFS_ROOT", pool.root()), ("KLD_LIBVIRT_TIMEOUT", "300".to_string())];
+        let zfs = self.pool.iter().flat_map(lab);
         let all = [
             ("HOME", path(self.state.join("home"))),
             ("KLD_LIBVIRT_URI", self.uri()),

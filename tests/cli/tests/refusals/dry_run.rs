@@ -195,35 +195,3 @@ fn a_dry_run_of_each_tool_tells_its_plan_and_changes_nothing() {
     }
     "#);
 }
-
-#[test]
-fn a_dry_run_on_the_zfs_store_names_datasets() {
-    if only_on(Store::Zfs, "plans name datasets") {
-        return;
-    }
-    let (host, image) = host();
-    host.run("kvm-clone", ["src", "web"]).ok();
-    host.run("kvm-snap", ["web", "create", "one"]).ok();
-    let before = everything(&host);
-    let mut table = String::new();
-    let create = format!("kvm-create new --from {image} --user me --dry-run");
-    for line in [
-        create.as_str(),
-        "kvm-clone src a b --dry-run",
-        "kvm-clone src a --full --dry-run",
-        "kvm-snap web create two --dry-run",
-        "kvm-snap web rollback one --dry-run",
-        "kvm-snap web delete one --dry-run",
-        "kvm-delete src --promote --dry-run",
-        "kvm-delete src --recursive --dry-run",
-    ] {
-        let run = words(line);
-        let ran = host.run(&run[0].to_string_lossy(), &run[1..]);
-        let shown = show(&run, &ran);
-        assert_eq!(ran.code, Some(0), "{shown}");
-        assert_eq!(everything(&host), before, "it changed something:\n{shown}");
-        table += &shown;
-        table.push('\n');
-    }
-    insta::assert_snapshot!(table, @"");
-}
