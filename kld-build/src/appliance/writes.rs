@@ -137,8 +137,12 @@ fn number(bytes: &[u8; 32], field: usize) -> u64 {
     u64::from_le_bytes(word)
 }
 
-/// How many entries there are at least; `None` where this is no record, or one of other sectors.
+/// How many entries there are at least; `None` where this is no record, or one of other sectors. QEMU writes it with
+/// the first flush: until then there are entries alone.
 fn super_block(head: &[u8; 32]) -> Option<u64> {
+    if *head == [0; 32] {
+        return Some(0);
+    }
     let sector = number(head, 3) & 0xffff_ffff;
     (number(head, 0) == MAGIC && number(head, 1) == 1 && sector == SECTOR).then(|| number(head, 2))
 }
@@ -185,10 +189,14 @@ mod tests {
 
     /// A disk of two sectors that hold 0, the record of what was written to them, and what a cut leaves.
     fn cut(promised: u64, entries: &[Vec<u8>], kept: bool) -> Result<(Vec<u8>, Loss)> {
+        cut_with(head([MAGIC, 1, promised, SECTOR]), entries, kept)
+    }
+
+    fn cut_with(first: Vec<u8>, entries: &[Vec<u8>], kept: bool) -> Result<(Vec<u8>, Loss)> {
         let disk = Disk { serial: "data".into(), size: ByteSize::new(2 * SECTOR) };
         let (base, after) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         std::fs::write(disk_file(base.path(), &disk), vec![0; 2 * SECTOR as usize]).unwrap();
-        let record = [vec![head([MAGIC, 1, promised, SECTOR])], entries.to_vec()].concat().concat();
+        let record = [vec![first], entries.to_vec()].concat().concat();
         std::fs::write(record_file(after.path(), &disk), record).unwrap();
         let loss = Writes::read(after.path(), &disk)?.cut(base.path(), after.path(), &disk, || kept)?;
         let bytes = std::fs::read(disk_file(after.path(), &disk)).unwrap();
@@ -202,6 +210,13 @@ mod tests {
         assert_eq!(cut(2, &entries, true).unwrap(), (vec![3, 2], Loss { unsettled: 2, lost: 0 }));
         let discarded = [write(0, 1), head([0, 1, 4, 0]), head([0, 0, 1, 0])];
         assert_eq!(cut(3, &discarded, false).unwrap().0, [0, 0]);
+    }
+
+    #[test]
+    fn before_the_first_flush_all_is_left_to_chance() {
+        let lost = cut_with(head([0; 4]), &[write(0, 1)], false).unwrap();
+        assert_eq!(lost, (vec![0, 0], Loss { unsettled: 1, lost: 1 }));
+        assert!(cut_with(head([1, 1, 0, SECTOR]), &[], true).is_err());
     }
 
     #[test]

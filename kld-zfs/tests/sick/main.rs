@@ -8,6 +8,14 @@ mod place;
 
 use place::{Place, in_lab};
 
+/// Every refusal says one of these, and has exit code 1.
+#[track_caller]
+fn each_says(said: &str, words: &[&str]) {
+    for one in said.split("\n\n").filter(|one| !one.trim().is_empty()) {
+        assert!(one.contains("\nexit 1\n") && words.iter().any(|word| one.contains(word)), "{said}");
+    }
+}
+
 #[test]
 fn a_pool_that_is_not_there_is_named() {
     if !in_lab() {
@@ -152,8 +160,8 @@ fn a_full_pool_takes_nothing_new_and_lets_go_of_what_it_has() {
     // What frees space is not refused for the lack of it.
     let freed = [place.ok("kvm-snap src delete one"), place.ok("kvm-delete web"), place.ok("kvm-delete src")]
         .concat();
-    insta::assert_snapshot!(said, @"");
-    insta::assert_snapshot!(finding, @"");
+    each_says(&said, &["the pool is full", "No space left on device", "out of space"]);
+    assert!(finding.contains(" left in sick/kld\nremedy: free some space"), "{finding}");
     assert!(freed.contains("web deleted") && freed.contains("src deleted"), "{freed}");
     assert_eq!(place.look(), "sick\nsick/filler\nsick/kld\nsick/kld/.bases\n\n");
 }
@@ -212,13 +220,18 @@ fn where_the_store_s_quota_is_reached_nothing_is_made() {
     }
     let place = Place::new(200, 300);
     place.bash("zpool sync sick; until zfs set quota=$(zfs get -Hp -o value used sick/kld) sick/kld; do sleep 1; done");
-    insta::assert_snapshot!(place.refused(&[
+    let said = place.refused(&[
         "kvm-create new --disk 8M",
         "kvm-clone src web",
         "kvm-clone src copy --full",
         "kvm-snap src create one",
-    ]), @"");
-    insta::assert_snapshot!(place.finding(), @"");
+    ]);
+    // Which of its deeds meets with the quota differs from time to time.
+    each_says(&said, &["the quota is reached", "Quota exceeded"]);
+    assert_eq!(
+        place.finding(),
+        "limited store zfs (sick/kld): there is no room left in sick/kld\nremedy: free some space, or raise its quota"
+    );
     assert_eq!(place.ok("kvm-delete src"), "src deleted\n");
 }
 
@@ -399,7 +412,7 @@ fn without_the_programs_it_is_said_what_is_missing() {
     let lines = ["kvm-list", "kvm-clone src web", "kvm-snap src create one", "kvm-delete src"];
     let lines = lines.map(|line| format!("{without}{line}"));
     let said = place.refused(&lines.each_ref().map(String::as_str)).replace(&without, "");
-    insta::assert_snapshot!(said, @"");
+    each_says(&said, &["cannot run zfs: it is not installed\nhint: install the package that brings zfs"]);
 }
 
 #[test]
