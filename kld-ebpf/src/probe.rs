@@ -31,7 +31,7 @@ pub trait Probe {
     /// variable for are passed over.
     const KNOWN: &'static [&'static [Known]];
     /// How many bytes of events wait for a reader who is late, a power of two; what comes beyond is counted as lost.
-    const ROOM: u32 = 4 << 20;
+    const ROOM: u32 = 2 << 20;
 
     /// Switches that are always on.
     const SWITCHES: u32 = 0;

@@ -128,7 +128,7 @@ fn a_reader_who_is_late_loses_events_and_is_told_how_many() {
     let (events, counts) = trace::<Open>(generator, &filter);
     assert_eq!(counts.seen, 100_000);
     assert_eq!(events.len() as u64 + counts.lost, 100_000);
-    assert!(counts.lost > 10_000, "4 MB hold {} events", events.len());
+    assert!(counts.lost > 10_000, "2 MB hold {} events", events.len());
 }
 
 #[test]
