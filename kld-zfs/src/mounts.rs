@@ -1,9 +1,11 @@
 //! Mounting file systems of ZFS by the system call itself: it takes a millisecond, and the program a hundred.
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use kld_core::error::Trying;
 use kld_core::{Error, Result, fsio};
+use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount as mount_call, umount2};
 
 use crate::DatasetName;
@@ -11,6 +13,8 @@ use crate::DatasetName;
 const LARGEST: u64 = 64 << 20;
 /// As in the directory store: passed through by everybody, listed by root.
 const FOLDER_MODE: u32 = 0o711;
+/// The longest that ZFS may hold a file system that it has just made or is about to list.
+const BUSY: Duration = Duration::from_secs(10);
 
 /// What is mounted where, as the kernel says.
 #[derive(Debug, Clone, Default)]
@@ -49,14 +53,22 @@ fn unescape(word: &str) -> String {
         .fold(word.to_string(), |word, (escape, plain)| word.replace(escape, plain))
 }
 
-/// Mounts a file system at its place. One that is there already is left.
+/// Mounts a file system at its place. One that is there already is left; one that ZFS itself holds for a moment, as it
+/// does while it makes it, is waited for.
 pub fn mount(dataset: &DatasetName, path: &Path) -> Result<()> {
     if Mounts::read()?.has(dataset, path) {
         return Ok(());
     }
     fsio::create_dir_all(path, FOLDER_MODE)?;
     let what = || format!("cannot mount {dataset} at {}", path.display());
-    mount_call(Some(dataset.as_str()), path, Some("zfs"), MsFlags::empty(), Some("zfsutil")).trying(what)?;
+    let deadline = Instant::now() + BUSY;
+    loop {
+        match mount_call(Some(dataset.as_str()), path, Some("zfs"), MsFlags::empty(), Some("zfsutil")) {
+            Err(Errno::EBUSY) if Mounts::read()?.has(dataset, path) => break,
+            Err(Errno::EBUSY) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(5)),
+            other => break other.trying(what)?,
+        }
+    }
     fsio::set_mode(path, FOLDER_MODE)
 }
 
@@ -66,7 +78,7 @@ pub fn unmount(dataset: &DatasetName, path: &Path) -> Result<()> {
         let what = || format!("cannot unmount {dataset}");
         // Somebody may stand in it, in a shell; it is being destroyed.
         match umount2(path, MntFlags::empty()) {
-            Err(nix::errno::Errno::EBUSY) => umount2(path, MntFlags::MNT_DETACH).trying(what)?,
+            Err(Errno::EBUSY) => umount2(path, MntFlags::MNT_DETACH).trying(what)?,
             other => other.trying(what)?,
         }
     }

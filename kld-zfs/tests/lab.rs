@@ -196,6 +196,28 @@ fn what_kld_did_not_make_is_neither_shown_nor_touched() {
     assert_eq!(bench.leftovers(), [foreign[0].clone()]);
 }
 
+#[test]
+fn a_root_that_holds_others_volumes_is_not_taken_for_the_store() {
+    if !in_lab() {
+        return;
+    }
+    let pool = Pool::get();
+    let bench = pool.bench(Arc::new(Library::load().unwrap()));
+    let root = bench.store.root().as_str();
+    let foreign = format!("{root}/theirs");
+    run("zfs", &["create", "-u", root]);
+    run("zfs", &["create", "-s", "-V", "4M", "-o", "volmode=full", &foreign]);
+
+    let disk = NewVolume { name: "vda".into(), size: Some(ByteSize::mib(4)), image: None };
+    let change =
+        bench.store.plan_create(&MachineName::parse("web").unwrap(), Uuid::new_v4(), &[disk]).unwrap();
+    let refused = bench.store.stage(&change, &[]).unwrap_err();
+    assert!(matches!(refused, Error::Refused { .. }) && refused.to_string().contains(&foreign), "{refused}");
+    bench.store.revert(&change).unwrap();
+    assert_eq!(bench.leftovers(), std::slice::from_ref(&foreign));
+    assert_eq!(run("zfs", &["get", "-H", "-o", "source", "volmode", root]), "default\n");
+}
+
 /// Set on the volume itself, `volmode` has the kernel take its device away and make another one, at any time after it
 /// was seen to be there: who opens it in between finds nothing.
 #[test]

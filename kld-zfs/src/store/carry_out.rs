@@ -279,8 +279,25 @@ fn prepare(layout: &Layout, work: &Work) -> Result<()> {
     if rows.iter().all(is_so) {
         return Ok(());
     }
+    refuse_root_of_others(layout)?;
     layout.deed()?;
     Ok(engine.set(root, &OF_ROOT)?)
+}
+
+/// What is set on the root, others' volumes below it would inherit too, and their devices would be made anew.
+fn refuse_root_of_others(layout: &Layout) -> Result<()> {
+    let root = &layout.root;
+    let of = [root.as_str()];
+    let columns = &["org.kld:machine"];
+    let rows = layout.engine.list(&Listing { of: &of, kinds: Kinds::Volumes, depth: None, columns })?;
+    match rows.iter().find(|row| row.text(0).is_none()) {
+        None => Ok(()),
+        Some(row) => Err(Error::refused(format!(
+            "{root} holds volumes that kld did not make, such as {}, and whose devices would change",
+            row.name
+        ))
+        .with_hint(format!("set zfs-root to a dataset of kld's own, such as {root}/kld"))),
+    }
 }
 
 /// Makes a dataset of the store's own that is a mere place for others, where it is missing.

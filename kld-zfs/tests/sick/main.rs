@@ -163,7 +163,10 @@ fn a_full_pool_takes_nothing_new_and_lets_go_of_what_it_has() {
     each_says(&said, &["the pool is full", "No space left on device", "out of space"]);
     assert!(finding.contains(" left in sick/kld\nremedy: free some space"), "{finding}");
     assert!(freed.contains("web deleted") && freed.contains("src deleted"), "{freed}");
-    assert_eq!(place.look(), "sick\nsick/filler\nsick/kld\nsick/kld/.bases\n\n");
+    let left = place.look();
+    let left: Vec<&str> =
+        left.lines().filter(|name| !name.is_empty() && !name.ends_with("/.bases")).collect();
+    assert_eq!(left, ["sick", "sick/filler", "sick/kld"]);
 }
 
 #[test]
@@ -392,7 +395,7 @@ fn without_libzfs_core_the_programs_serve() {
     if !in_lab() {
         return;
     }
-    let place = Place::new(200, 300);
+    let place = Place::new(3000, 4000);
     // The programs find the library that the tools do not find.
     let programs = place.bash("mkdir $folder/zfs; cp /usr/sbin/zfs /usr/sbin/zpool $(ldd /usr/sbin/zpool | grep -o '/[^ ]*lib[nuz][^ ]*') $folder/zfs; echo -n $folder/zfs");
     let without = with_programs_of(&programs);
@@ -409,7 +412,8 @@ fn without_the_programs_it_is_said_what_is_missing() {
     }
     let place = Place::new(200, 300);
     let without = with(&[("/usr/sbin/zfs", "/dev/null"), ("/usr/sbin/zpool", "/dev/null")]);
-    let lines = ["kvm-list", "kvm-clone src web", "kvm-snap src create one", "kvm-delete src"];
+    // A clone needs the library alone.
+    let lines = ["kvm-list", "kvm-show src", "kvm-delete src"];
     let lines = lines.map(|line| format!("{without}{line}"));
     let said = place.refused(&lines.each_ref().map(String::as_str)).replace(&without, "");
     each_says(&said, &["cannot run zfs: it is not installed\nhint: install the package that brings zfs"]);

@@ -23,7 +23,6 @@ struct Suite {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum When {
     Always,
-    #[allow(dead_code, reason = "no suite takes that long yet")]
     Full,
 }
 
@@ -31,17 +30,22 @@ enum When {
 const SUITES: &[Suite] = &[
     suite("kld-zfs", "lab"),
     suite("kld-zfs", "sick"),
-    suite("kld-cli-tests", "book"),
-    suite("kld-cli-tests", "refusals"),
-    suite("kld-cli-tests", "faults"),
-    suite("kld-machine-tests", "hook"),
-    suite("kld-machine-tests", "tour"),
-    suite("kld-machine-tests", "at_once"),
+    long("kld-cli-tests", "book"),
+    long("kld-cli-tests", "refusals"),
+    long("kld-cli-tests", "faults"),
+    long("kld-machine-tests", "hook"),
+    long("kld-machine-tests", "tour"),
+    long("kld-machine-tests", "at_once"),
 ];
 
 /// A suite that is always run, as it is.
 const fn suite(package: &'static str, test: &'static str) -> Suite {
     Suite { package, test, arguments: &[], environment: &[], when: When::Always }
+}
+
+/// A suite that takes too long for every run.
+const fn long(package: &'static str, test: &'static str) -> Suite {
+    Suite { when: When::Full, ..suite(package, test) }
 }
 
 /// Runs them, all also after a failure.
