@@ -266,7 +266,7 @@ fn prepare(layout: &Layout, work: &Work) -> Result<()> {
             .or_exists();
     }
     let of_the_store = |new: &NewZvol| match &new.content {
-        Content::Clone { of } | Content::Copy { of } => of.dataset().is_below(root),
+        Content::Clone { of } | Content::Copy { of } => is_of_the_store(layout, &of.dataset()),
         Content::Empty { .. } | Content::Image { .. } => false,
     };
     if work.born.is_empty() || root.parent().is_none() || work.make.iter().any(of_the_store) {
@@ -282,6 +282,15 @@ fn prepare(layout: &Layout, work: &Work) -> Result<()> {
     refuse_root_of_others(layout)?;
     layout.deed()?;
     Ok(engine.set(root, &OF_ROOT)?)
+}
+
+/// Whether a volume is a machine's of the store, and not one of others that may lie below the root too.
+fn is_of_the_store(layout: &Layout, volume: &DatasetName) -> bool {
+    let Some(state) = volume.parent().filter(|state| state.parent().as_ref() == Some(&layout.root)) else {
+        return false;
+    };
+    let machine = MachineName::parse(state.leaf());
+    machine.is_ok_and(|name| layout.record(&name).symlink_metadata().is_ok())
 }
 
 /// What is set on the root, others' volumes below it would inherit too, and their devices would be made anew.
