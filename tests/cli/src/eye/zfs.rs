@@ -22,6 +22,18 @@ fn pool(host: &Host) -> &Pool {
     host.pool().expect("the store is on the host's pool")
 }
 
+/// ZFS names a snapshot's clones in no certain order.
+fn sorted_clones(line: &str) -> String {
+    let mut values: Vec<String> = line.split('\t').map(String::from).collect();
+    let clones = COLUMNS.split(',').position(|column| column.trim() == "clones");
+    if let Some(clones) = clones.and_then(|at| values.get_mut(at)) {
+        let mut names: Vec<&str> = clones.split(',').collect();
+        names.sort_unstable();
+        *clones = names.join(",");
+    }
+    values.join("\t")
+}
+
 /// A piece of memory that O_DIRECT takes.
 #[repr(align(4096))]
 struct Page([u8; 4096]);
@@ -78,7 +90,7 @@ impl Eye for Zfs {
     }
 
     fn inventory(&self, host: &Host) -> Vec<String> {
-        pool(host).list(COLUMNS)
+        pool(host).list(COLUMNS).iter().map(|line| sorted_clones(line)).collect()
     }
 
     fn identities(&self, host: &Host) -> Vec<(String, String)> {

@@ -1,6 +1,8 @@
 //! libvirt's hook on a host without ZFS: it stands in nobody's way but where a machine is to run on a volume.
 
+use kld_cli_tests::only_on;
 use kld_test_support::Host;
+use kld_test_support::host::Store;
 
 fn define(host: &Host, name: &str, disk: &str) {
     let xml = format!(
@@ -14,6 +16,9 @@ fn define(host: &Host, name: &str, disk: &str) {
 
 #[test]
 fn plain_virsh_start_is_refused_on_a_volume_that_cannot_be_verified_and_on_nothing_else() {
+    if only_on(Store::Dir, "where ZFS is, libvirt itself looks for the device first") {
+        return;
+    }
     let host = Host::start();
     define(&host, "plain", "");
     define(

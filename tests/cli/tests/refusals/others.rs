@@ -85,6 +85,12 @@ fn a_machine_whose_memory_is_saved_is_not_cloned_nor_rolled_back() {
 
 #[test]
 fn a_disk_that_another_program_has_open_is_not_cloned() {
+    if only_on(
+        Store::Dir,
+        "who has a device open is not seen yet, and its clone is one of a moment's contents",
+    ) {
+        return;
+    }
     let (host, _) = host();
     host.run("kvm-create", ["web", "--disk", "1G"]).ok();
     let disk = disk(&host, "web");
@@ -108,6 +114,9 @@ fn a_disk_that_another_program_has_open_is_not_cloned() {
 
 #[test]
 fn a_running_machine_whose_next_start_would_use_another_disk_is_not_snapshot() {
+    if only_on(Store::Dir, "a file is no disk of the ZFS store, which says so first") {
+        return;
+    }
     let (host, image) = host();
     host.run("kvm-create", ["web", "--disk", "1G", "--memory", "64M", "--start"]).ok();
     let definition = host.virsh(["dumpxml", "--inactive", "web"]).ok();
