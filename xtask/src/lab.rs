@@ -134,19 +134,31 @@ pub fn build(ui: &Ui) -> Result<()> {
 /// Runs the tests that need a lab, with their output as it comes: those that drive labs from outside, and those that
 /// run inside one.
 pub fn test(full: bool, ui: &Ui) -> Result<()> {
-    let packages = ["--package", "kld-build", "--package", "kld-lab"];
-    let wanted = ["--ignored", "--nocapture", "--skip", "helper_that"];
-    let mut outside = shell::cargo(&[&["test"], &packages[..], &["--"], &wanted].concat());
-    if full {
-        outside.env("KLD_FULL", "1");
-    }
-    let outside = shell::time(ui, outside);
-    let inside = start(&Cache::of_user(), "lab", ui).and_then(|(_lab, agent)| {
+    let outside = once_more(ui, || {
+        let packages = ["--package", "kld-build", "--package", "kld-lab"];
+        let wanted = ["--ignored", "--nocapture", "--skip", "helper_that"];
+        let mut outside = shell::cargo(&[&["test"], &packages[..], &["--"], &wanted].concat());
+        if full {
+            outside.env("KLD_FULL", "1");
+        }
+        shell::time(ui, outside)
+    });
+    let inside = once_more(ui, || {
+        let (_lab, agent) = start(&Cache::of_user(), "lab", ui)?;
         tools::bring(&agent, &kld_test_support::tool::built_here())?;
         suites::run(&agent, full, ui)
     });
     // What fails there and what fails here is seen in one run.
     outside.and(inside)
+}
+
+/// Of a guest whose instructions are translated one in dozens hangs or starves; what fails in earnest fails in a new
+/// one too. The first failure stays in sight.
+fn once_more(ui: &Ui, run: impl Fn() -> Result<()>) -> Result<()> {
+    run().or_else(|error| {
+        ui.note(format!("{error}; once more, in new labs"));
+        run()
+    })
 }
 
 fn up(cache: &Cache, names: &[String], ui: &Ui) -> Result<()> {

@@ -63,7 +63,9 @@ fn the_lab_is_restored_and_runs_a_command_within_five_seconds() {
 fn pools_volumes_snapshots_and_clones_are_real() {
     let lab = Lab::start();
     let said = lab.bash(
-        "zpool create tank /dev/disk/by-id/virtio-data1
+        // udev may be late with the link of the partition that zpool has just made, and zpool does not wait for it.
+        "disk=/dev/disk/by-id/virtio-data1
+         zpool create tank $disk || { udevadm settle; zpool create -f tank $disk; }
          zfs create -s -V 1G tank/a
          udevadm settle
          echo hello | dd of=/dev/zvol/tank/a conv=fsync status=none

@@ -4,7 +4,9 @@ disk=/dev/disk/by-id/virtio-data
 if [ "${1-}" = first ]; then
     mkfs.ext4 -q ${disk}2
     mkfs.ext4 -q ${disk}3
-    zpool create -O compression=off -O mountpoint=none tank ${disk}1
+    # udev may be late with the link of the partition that zpool has just made.
+    make() { zpool create "$@" -O compression=off -O mountpoint=none tank ${disk}1; }
+    make || { udevadm settle; make -f; }
     zfs create tank/kld
     zfs create -u tank/kld/foreign
 fi
