@@ -16,6 +16,7 @@ pub mod lock;
 pub mod name;
 pub mod plan;
 pub mod probe;
+pub mod retry;
 pub mod size;
 pub mod store;
 pub mod suggest;

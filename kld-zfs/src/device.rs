@@ -7,9 +7,10 @@ use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use kld_core::error::Trying;
+use kld_core::retry::Patience;
 use kld_core::{Error, Result};
 
 use crate::{DatasetName, PoolName, pool};
@@ -99,15 +100,18 @@ fn same(path: &Path, found: &str, meant: &str) -> Result<()> {
 /// # Errors
 /// As [`verify_device`].
 pub fn verify_paths(paths: &[PathBuf]) -> Result<()> {
-    let deadline = Instant::now() + PATIENCE;
+    let patience = Patience::of(PATIENCE);
     let promises = paths.iter().filter_map(|path| Some((path, path.strip_prefix(FOLDER).ok()?.to_str()?)));
     promises.into_iter().try_for_each(|(path, meant)| {
-        patiently(deadline, || {
-            // Opening a volume of a suspended pool may never return.
-            pool::guard_pool(&PoolName::parse(meant.split('/').next().unwrap_or_default())?)?;
-            let (volume, number) = look(path).map_err(|error| error.with_hint(UDEV))?;
-            same(path, &name_by_udev(&volume, partition(number).as_deref()), meant)
-        })
+        patience.retry(
+            |_| true,
+            || {
+                // Opening a volume of a suspended pool may never return.
+                pool::guard_pool(&PoolName::parse(meant.split('/').next().unwrap_or_default())?)?;
+                let (volume, number) = look(path).map_err(|error| error.with_hint(UDEV))?;
+                same(path, &name_by_udev(&volume, partition(number).as_deref()), meant)
+            },
+        )
     })
 }
 
@@ -127,20 +131,8 @@ fn partition(number: u64) -> Option<String> {
 /// Waits until the volume's device is there and is the one that is meant.
 pub fn wait(dataset: &DatasetName) -> Result<PathBuf> {
     let path = path(dataset);
-    patiently(Instant::now() + PATIENCE, || verify_device(&path, dataset))?;
+    Patience::of(PATIENCE).retry(|_| true, || verify_device(&path, dataset))?;
     Ok(path)
-}
-
-fn patiently(deadline: Instant, look: impl Fn() -> Result<()>) -> Result<()> {
-    let mut pause = Duration::from_millis(1);
-    loop {
-        match look() {
-            Ok(()) => return Ok(()),
-            Err(error) if Instant::now() >= deadline => return Err(error),
-            Err(_) => std::thread::sleep(pause),
-        }
-        pause = (pause * 2).min(Duration::from_millis(50));
-    }
 }
 
 #[cfg(test)]

@@ -5,10 +5,11 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use kld_core::Result;
 use kld_core::error::Trying;
+use kld_core::retry::Patience;
 
 use crate::{DatasetName, device};
 
@@ -25,14 +26,8 @@ pub struct Held {
 impl Held {
     /// Waits for a volume's device, and opens it.
     pub fn open(dataset: &DatasetName) -> Result<Held> {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let opened = device::wait(dataset).and_then(|link| open(&link, dataset));
-            match opened {
-                Err(_) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(5)),
-                opened => return opened,
-            }
-        }
+        let opened = || device::wait(dataset).and_then(|link| open(&link, dataset));
+        Patience::of(PATIENCE).retry(|_| true, opened)
     }
 
     /// The kernel's own node of the device, such as `/dev/zd16`.

@@ -1,9 +1,10 @@
 //! Mounting file systems of ZFS by the system call itself: it takes a millisecond, and the program a hundred.
 
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use kld_core::error::Trying;
+use kld_core::retry::Patience;
 use kld_core::{Error, Result, fsio};
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount as mount_call, umount2};
@@ -61,14 +62,16 @@ pub fn mount(dataset: &DatasetName, path: &Path) -> Result<()> {
     }
     fsio::create_dir_all(path, FOLDER_MODE)?;
     let what = || format!("cannot mount {dataset} at {}", path.display());
-    let deadline = Instant::now() + BUSY;
-    loop {
-        match mount_call(Some(dataset.as_str()), path, Some("zfs"), MsFlags::empty(), Some("zfsutil")) {
-            Err(Errno::EBUSY) if Mounts::read()?.has(dataset, path) => break,
-            Err(Errno::EBUSY) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(5)),
-            other => break other.trying(what)?,
-        }
-    }
+    let mounting = || {
+        let mounted =
+            mount_call(Some(dataset.as_str()), path, Some("zfs"), MsFlags::empty(), Some("zfsutil"));
+        // Somebody else may have mounted it meanwhile.
+        mounted.or_else(|errno| match Mounts::read() {
+            Ok(mounts) if errno == Errno::EBUSY && mounts.has(dataset, path) => Ok(()),
+            _ => Err(errno),
+        })
+    };
+    Patience::of(BUSY).retry(|errno| *errno == Errno::EBUSY, mounting).trying(what)?;
     fsio::set_mode(path, FOLDER_MODE)
 }
 

@@ -9,6 +9,7 @@
 
 pub mod conformance;
 mod sim;
+mod state;
 
 use std::path::PathBuf;
 
@@ -19,6 +20,7 @@ use crate::plan::Step;
 use crate::{ByteSize, MachineName, Probe, Result, SnapshotTag};
 
 pub use sim::SimStore;
+pub use state::{StateContent, StateFile};
 
 /// How a volume is presented to a hypervisor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -178,38 +180,6 @@ pub struct StoreChange {
     pub frees: Vec<PathBuf>,
     /// The store's own notes.
     pub inner: serde_json::Value,
-}
-
-/// A small file in a set's state folder, made while a change is staged.
-///
-/// What is under `snapshots/TAG` in the folder goes with that snapshot; the whole folder goes with the set.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct StateFile {
-    /// Whose.
-    pub set: MachineName,
-    /// Its path within the state folder, such as `seed.iso` or `snapshots/before/domain.xml`.
-    pub path: PathBuf,
-    /// What is in it.
-    pub content: StateContent,
-}
-
-/// What is in a state file.
-#[derive(Clone, PartialEq, Eq)]
-pub enum StateContent {
-    /// These bytes.
-    Bytes(Vec<u8>),
-    /// What is in another file.
-    CopyOf(PathBuf),
-}
-
-/// Says how much, not what: a seed may hold secrets.
-impl std::fmt::Debug for StateContent {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            StateContent::Bytes(bytes) => write!(f, "Bytes({} bytes)", bytes.len()),
-            StateContent::CopyOf(path) => f.debug_tuple("CopyOf").field(path).finish(),
-        }
-    }
 }
 
 /// What a store can do, for people to know and for tools to choose.

@@ -24,11 +24,10 @@
 //! file that QEMU has open is never collected.
 
 use std::collections::{BTreeSet, HashSet};
-use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use kld_core::error::Trying;
-use kld_core::store::{Set, StateContent, StateFile, StoreChange};
+use kld_core::store::{Set, StateFile, StoreChange};
 use kld_core::{Error, MachineName, Result, fsio};
 use serde::{Deserialize, Serialize};
 
@@ -167,7 +166,7 @@ pub(super) fn stage(layout: &Layout, change: &StoreChange, files: &[StateFile]) 
         );
         make_folder(path.parent().unwrap_or(&top))?;
         layout.deed()?;
-        make_state_file(&path, &file.content)?;
+        file.content.write_new(&path)?;
         made.push(path);
     }
     layout.deed()?;
@@ -183,24 +182,6 @@ fn make_volume(file: &NewFile) -> Result<()> {
         Content::Empty { size } => make(NewImage::disk(*size)),
         Content::Overlay { base, size } => make(NewImage::overlay(*size, base.backing())),
         Content::Copy { from, size } => copy::copy(from, path, *size),
-    }
-}
-
-fn make_state_file(path: &Path, content: &StateContent) -> Result<()> {
-    let mut file = fsio::create_new(path, FILE_MODE)?;
-    match content {
-        StateContent::Bytes(bytes) => {
-            std::io::Write::write_all(&mut file, bytes).trying(|| format!("cannot write {}", path.display()))
-        }
-        StateContent::CopyOf(source) => {
-            let what = || format!("cannot copy {} to {}", source.display(), path.display());
-            // Before it is opened: opening a pipe waits, and opening a device may do something.
-            if !source.metadata().trying(what)?.is_file() {
-                return Err(Error::failed(what(), "it is not a regular file"));
-            }
-            let copied = File::open(source).and_then(|mut source| std::io::copy(&mut source, &mut file));
-            copied.map(drop).trying(what)
-        }
     }
 }
 

@@ -5,21 +5,45 @@
 //! marks, but begins as soon as it can be seen. So the first group has the snapshots and the states of all new
 //! machines, the second their volumes, marks and files.
 
+use std::sync::{PoisonError, RwLock};
 use std::time::Duration;
 
-use kld_core::Result;
 use kld_core::error::Trying;
 use kld_core::store::StateFile;
 use kld_core::timing::phase;
+use kld_core::{Error, Result};
 
-use super::carry_out::{Marker, Turns, both, each, make_volume, maker, marks, or_ours, write_files};
+use super::at_once::{both, each};
+use super::files::write_files;
 use super::layout::Layout;
+use super::marker::Marker;
+use super::marks::{maker, marks, or_ours};
+use super::volumes::make_volume;
 use super::work::{Born, NewZvol, Work};
 use crate::engine::{Kinds, Listing, Property};
 use crate::mounts;
 
 /// The pauses between looks whether a dataset is there: each look holds up the pool a little.
 const PAUSES: [Duration; 2] = [Duration::from_millis(2), Duration::from_millis(50)];
+
+/// What those who make machines wait for. Each is held for writing until then.
+#[derive(Debug, Default)]
+pub(super) struct Turns {
+    /// The snapshots are about to be taken: what begins now shares their transaction group.
+    pub begin: RwLock<()>,
+    /// True when they are there, false when they will not be.
+    pub taken: RwLock<bool>,
+}
+
+impl Turns {
+    /// Waits for the snapshots; an error where they will not be there.
+    pub(super) fn snapshots(&self) -> Result<()> {
+        match *self.taken.read().unwrap_or_else(PoisonError::into_inner) {
+            true => Ok(()),
+            false => Err(Error::message("the snapshots to be cloned were not taken")),
+        }
+    }
+}
 
 /// Makes a machine, with its volumes as soon as the snapshots are there that they stand on.
 pub(super) fn raise(

@@ -22,13 +22,21 @@
 //! State datasets are made new for each clone: nothing in the source's (its seed, its UEFI variables, its
 //! snapshots' definitions) may be seen by the clone, and what it needs is written by the caller.
 
+mod at_once;
 mod birth;
 mod carry_out;
+mod destroy;
+mod files;
 mod layout;
+mod marker;
+mod marks;
 mod plan;
 mod probe;
 mod record;
+mod reset;
+mod root;
 mod space;
+mod volumes;
 mod work;
 
 use std::path::PathBuf;
