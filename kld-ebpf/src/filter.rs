@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use kld_core::{Error, Result};
 use kld_ebpf_events::filter::{self as wire, BY_CGROUP, BY_COMM, BY_PID, BY_UID};
 
-use crate::names;
+use crate::{names, privilege};
 
 /// Whose events are wanted; the default is everybody's. All that is given must hold.
 #[derive(Debug, Clone, Default)]
@@ -46,6 +46,7 @@ impl Filter {
         let mut pids = Vec::new();
         if !self.pids.is_empty() {
             filter.by |= BY_PID;
+            privilege::check_pid_namespace()?;
             for pid in &self.pids {
                 if !Path::new(&format!("/proc/{pid}")).exists() {
                     return Err(Error::usage(format!("there is no process {pid}")));
@@ -83,12 +84,18 @@ mod tests {
 
     #[test]
     fn a_process_that_is_gone_is_refused() {
+        if privilege::check_pid_namespace().is_err() {
+            return;
+        }
         let error = Filter::pid(0x7fff_fff0).resolve().unwrap_err();
         assert_eq!(error.to_string(), "there is no process 2147483632");
     }
 
     #[test]
     fn the_children_of_a_wanted_process_are_wanted() {
+        if privilege::check_pid_namespace().is_err() {
+            return;
+        }
         let resolved = Filter::pid(1).resolve().unwrap();
         assert!(resolved.pids.contains(&std::process::id()), "all descend from process 1");
     }

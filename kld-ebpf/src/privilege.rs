@@ -37,6 +37,24 @@ fn lacking(effective: u64) -> Vec<&'static str> {
     lacking.map(|(name, _)| *name).collect()
 }
 
+/// Fails in a PID namespace of its own, as a container has: the kernel's programs see the host's numbers of processes,
+/// and this process sees others.
+///
+/// The host's namespace is told by its number, which is always the same (`PROC_PID_INIT_INO` in linux/proc_ns.h).
+pub fn check_pid_namespace() -> Result<()> {
+    const OF_HOST: &str = "pid:[4026531836]";
+    match std::fs::read_link("/proc/self/ns/pid") {
+        Ok(namespace) if namespace.as_os_str() != OF_HOST => Err(Error::failed(
+            "cannot tell processes by their numbers",
+            "this is a PID namespace of its own, and the kernel tells the host's numbers",
+        )
+        .with_hint(
+            "choose by --comm, --user or --cgroup, or share the host's namespace (podman run --pid=host)",
+        )),
+        _ => Ok(()),
+    }
+}
+
 /// What the kernel is locked down to, where it is.
 pub fn lockdown() -> Option<String> {
     let text = fsio::read_text(std::path::Path::new("/sys/kernel/security/lockdown"), 4096).ok()??;

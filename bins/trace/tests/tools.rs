@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use kld_ebpf::privilege;
 use kld_test_support::tool;
 
 /// The folder with links to the tools; the test's own, gone with it.
@@ -28,12 +29,11 @@ impl Tools {
 }
 
 fn cannot_trace() -> bool {
-    // SAFETY: it takes nothing.
-    let root = unsafe { libc::geteuid() } == 0;
-    if !root {
-        eprintln!("not tested: only root may load programs here");
+    let able = privilege::check().and_then(|()| privilege::check_pid_namespace());
+    if let Err(error) = &able {
+        eprintln!("not tested: {error}");
     }
-    !root
+    able.is_err()
 }
 
 /// How many descriptors of BPF programs, maps and links a process holds.
@@ -211,6 +211,27 @@ fn what_cannot_be_meant_is_refused_before_anything_is_loaded() {
         assert_eq!((ran.code, ran.stdout.as_str()), (Some(code), ""), "{args:?}: {}", ran.stderr);
         assert!(ran.stderr.starts_with(said), "{args:?}: {}", ran.stderr);
     }
+}
+
+#[test]
+fn in_a_pid_namespace_of_its_own_no_process_is_told_by_its_number() {
+    if cannot_trace() {
+        return;
+    }
+    let tools = Tools::new();
+    let inside = |args: &[&str]| {
+        let mut command = tool::command(Path::new("/usr/bin/unshare"));
+        command.args(["--pid", "--fork", "--mount-proc"]).arg(tools.path("opensnoop")).args(args);
+        tool::run(command)
+    };
+    let ran = inside(&["-p", "1"]);
+    assert_eq!((ran.code, ran.stdout.as_str()), (Some(1), ""));
+    assert_eq!(
+        ran.stderr,
+        "error: cannot tell processes by their numbers: this is a PID namespace of its own, and the kernel tells the host's numbers\n\
+         hint: choose by --comm, --user or --cgroup, or share the host's namespace (podman run --pid=host)\n"
+    );
+    inside(&["-d", "0.1"]).ok();
 }
 
 /// Runs a tool on this test's own process while that does something again and again, until the tool has told one line.

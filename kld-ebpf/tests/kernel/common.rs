@@ -4,18 +4,18 @@ use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 
 use kld_ebpf::events::Counts;
-use kld_ebpf::{Filter, Probe, Tracer};
+use kld_ebpf::{Filter, Probe, Tracer, privilege};
 use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, Pid, fork};
 
 /// Says why nothing can be traced here, and whether that is so: without root there is nothing to test. As root
-/// tracing must work.
+/// tracing must work. The generators are told by their numbers.
 pub fn cannot_trace() -> bool {
-    let privileged = kld_ebpf::privilege::check();
-    if let Err(error) = &privileged {
+    let able = privilege::check().and_then(|()| privilege::check_pid_namespace());
+    if let Err(error) = &able {
         eprintln!("not tested: {error}");
     }
-    privileged.is_err()
+    able.is_err()
 }
 
 /// A process of ours that waits for a word, does something, and ends.
