@@ -24,12 +24,30 @@ struct PollFd {
     revents: i16,
 }
 
+/// How often a port without a host is looked at. Each look costs a guest whose processor is translated a thousandth of
+/// its time or more.
+const NO_HOST: Duration = Duration::from_millis(100);
+
 const POLLIN: i16 = 1;
 const SIGKILL: i32 = 9;
+const P_PID: i32 = 1;
+const WEXITED: i32 = 4;
+const WNOWAIT: i32 = 0x0100_0000;
 
 unsafe extern "C" {
     fn poll(fds: *mut PollFd, count: std::ffi::c_ulong, timeout: i32) -> i32;
     fn kill(pid: i32, signal: i32) -> i32;
+    fn waitid(kind: i32, id: u32, info: *mut std::ffi::c_void, options: i32) -> i32;
+}
+
+/// Waits for a child's end and leaves it a zombie, so that its number stays its own.
+fn await_end(child: &Child) {
+    // SAFETY: the kernel tells nothing where it is given no place to tell it.
+    while unsafe { waitid(P_PID, child.id(), std::ptr::null_mut(), WEXITED | WNOWAIT) } != 0 {
+        if std::io::Error::last_os_error().kind() != std::io::ErrorKind::Interrupted {
+            return;
+        }
+    }
 }
 
 /// True where there is something to read, the end of the file included; waits for it if told.
@@ -106,14 +124,14 @@ impl Port {
         let mut buffer = vec![0; 2 * wire::CHUNK];
         loop {
             match (&self.file).read(&mut buffer) {
-                // No host is there.
+                // No host is there, and the kernel has no call that waits for one.
                 Ok(0) | Err(_) => {
                     if let Some(job) = job.take() {
                         job.end();
                     }
                     self.next_turn();
                     decoder = wire::Decoder::default();
-                    thread::sleep(Duration::from_millis(20));
+                    thread::sleep(NO_HOST);
                 }
                 Ok(count) => {
                     for (kind, payload) in decoder.feed(&buffer[..count]) {
@@ -154,7 +172,8 @@ impl Port {
 
     fn run(self: &Arc<Port>, turn: u64, arguments: &[u8]) -> std::io::Result<Job> {
         let arguments = arguments.strip_suffix(&[0]).unwrap_or(arguments);
-        let mut arguments = arguments.split(|byte| *byte == 0).map(|it| std::ffi::OsString::from_vec(it.to_vec()));
+        let mut arguments =
+            arguments.split(|byte| *byte == 0).map(|it| std::ffi::OsString::from_vec(it.to_vec()));
         let mut child = Command::new(arguments.next().unwrap_or_default())
             .args(arguments)
             .env_clear()
@@ -200,22 +219,17 @@ impl Port {
 
     /// Waits for the command's end, and for what it has written until then.
     fn report(&self, turn: u64, mut child: Child, outputs: &[Arc<Output>], over: &Mutex<bool>) {
-        let mut pause = Duration::from_millis(1);
-        let status = loop {
-            {
-                let mut over = over.lock().unwrap_or_else(PoisonError::into_inner);
-                if let Ok(Some(status)) = child.try_wait() {
-                    *over = true;
-                    break status;
-                }
-            }
-            thread::sleep(pause);
-            pause = (pause * 3 / 2).min(Duration::from_millis(20));
+        await_end(&child);
+        let status = {
+            let mut over = over.lock().unwrap_or_else(PoisonError::into_inner);
+            *over = true;
+            child.wait()
         };
         for output in outputs {
             output.drained();
         }
-        let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
+        let code =
+            status.map_or(255, |status| status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0)));
         self.send(turn, wire::EXIT, &code.to_le_bytes());
         // What daemons that it left behind write goes nowhere.
         let _ = self.turn.compare_exchange(turn, turn + 1, Ordering::SeqCst, Ordering::SeqCst);
