@@ -16,7 +16,7 @@ use kld_core::ui::Ui;
 use kld_core::{Change, Error, Plan, Result};
 use kld_kvm::domain::Definition;
 use kld_kvm::domain::xml::MAX_SIZE;
-use kld_kvm::libvirt::hook::{Hook, HookState, NAME};
+use kld_kvm::libvirt::hook::{FOREIGN, Hook, HookState, NAME};
 use kld_zfs::device;
 
 use crate::args::{dry_run, flag, show_plan};
@@ -28,6 +28,8 @@ pub const TOOL: Tool = Tool { name: "kvm-hook", about: kld_catalog::about("kvm-h
 /// from another host, and right before its QEMU is. Everywhere else a no would come too late or do harm: at
 /// `reconnect` it would end a machine that runs.
 const ASKED: [[&str; 2]; 2] = [["prepare", "begin"], ["start", "begin"]];
+
+const INSTALL: &str = "kvm-hook --install";
 
 /// libvirt waits for a hook without end.
 const LIMIT: u32 = 60;
@@ -72,13 +74,17 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<()> {
             "libvirt finds its first hook when it reads its configuration: systemctl reload libvirtd (or virtqemud)",
         );
     }
-    match (install || remove, hook.state()?) {
-        (true, _) | (_, HookState::Installed) => Ok(()),
-        (_, HookState::Missing) => Err(Error::message("the hook is not installed")),
-        (_, HookState::Outdated) => Err(Error::message("the hook is of another build of kld")),
-        (_, HookState::Foreign) => Err(Error::message("the hook's place is taken by something else")),
+    if install || remove {
+        return Ok(());
     }
-    .map_err(|error| error.with_hint("kvm-hook --install"))
+    match hook.state()? {
+        HookState::Installed => Ok(()),
+        HookState::Foreign => {
+            Err(Error::message("the hook's place is taken by something else").with_hint(FOREIGN))
+        }
+        HookState::Missing => Err(Error::message("the hook is not installed").with_hint(INSTALL)),
+        HookState::Outdated => Err(Error::message("the hook is of another build of kld").with_hint(INSTALL)),
+    }
 }
 
 fn plan(hook: &Hook, state: HookState, install: bool, remove: bool) -> Plan {

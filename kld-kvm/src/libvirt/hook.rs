@@ -11,6 +11,9 @@ use kld_core::{Change, Error, Probe, Result, fsio};
 /// The name of kld's hook among the others; libvirt runs all that are executable, in the order of their names.
 pub const NAME: &str = "kld";
 
+/// What to do where something else has its name.
+pub const FOREIGN: &str = "give it another name: libvirt runs every executable in this folder";
+
 /// The largest program that is taken for kld's own.
 const LARGEST: u64 = 1 << 30;
 
@@ -142,8 +145,7 @@ impl Hook {
     }
 
     fn foreign(&self) -> Error {
-        Error::refused(format!("{} is not kld's hook", self.path().display()))
-            .with_hint("give it another name: libvirt runs every executable in this folder")
+        Error::refused(format!("{} is not kld's hook", self.path().display())).with_hint(FOREIGN)
     }
 }
 

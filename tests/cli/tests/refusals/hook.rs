@@ -42,9 +42,10 @@ fn plain_virsh_start_is_refused_on_a_volume_that_cannot_be_verified_and_on_nothi
     let hook = host.folder().join("hooks/qemu.d/kld");
     host.run("kvm-hook", ["--remove"]).ok();
     std::fs::write(&hook, "#!/bin/sh\n").unwrap();
-    for option in ["--install", "--remove"] {
-        let ran = host.run("kvm-hook", [option]);
-        assert_eq!(ran.code, Some(4), "{ran}");
+    for (options, code) in [(&["--install"][..], 4), (&["--remove"], 4), (&[], 1)] {
+        let ran = host.run("kvm-hook", options);
+        assert_eq!(ran.code, Some(code), "{ran}");
+        assert!(ran.stderr.contains("hint: give it another name"), "{ran}");
     }
     assert_eq!(std::fs::read_to_string(&hook).unwrap(), "#!/bin/sh\n");
 }
