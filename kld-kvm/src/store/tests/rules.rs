@@ -308,12 +308,8 @@ fn an_image_that_is_none_or_is_encrypted_is_refused() {
         path
     };
     let locked = bench.folder.path().join("locked.qcow2");
-    let key = [
-        "--object",
-        "secret,id=k,data=abc",
-        "-o",
-        "encrypt.format=luks,encrypt.key-secret=k,encrypt.iter-time=10",
-    ];
+    // The old format: for LUKS, qemu-img first measures the processor, and fails now and then on a busy one.
+    let key = ["--object", "secret,id=k,data=abc", "-o", "encrypt.format=aes,encrypt.key-secret=k"];
     qemu(
         "qemu-img",
         &[&["create", "-q", "-f", "qcow2"], &key[..], &[locked.to_str().unwrap(), "1M"]].concat(),
