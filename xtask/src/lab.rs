@@ -16,7 +16,7 @@ use kld_test_support::Guest;
 
 use crate::shell;
 
-mod inside;
+pub mod inside;
 mod suites;
 mod timed;
 

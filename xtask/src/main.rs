@@ -1,5 +1,5 @@
 #![deny(missing_docs)]
-//! The project's own errands: `cargo xtask setup`, `demo`, `test`, `bench`, `lab`, `generate`, `clean-room`.
+//! The project's own errands: `cargo xtask setup`, `demo`, `test`, `bench`, `lab`, `kernels`, `generate`, `clean-room`.
 //!
 //! It needs Rust and a C linker only, since its first errand is to fetch the rest.
 
@@ -8,6 +8,7 @@ mod build;
 mod clean_room;
 mod demo;
 mod generate;
+mod kernels;
 mod lab;
 mod setup;
 mod shell;
@@ -34,6 +35,7 @@ enum Errand {
     Test(test::Args),
     Bench(bench::Args),
     Generate(generate::Args),
+    Kernels(kernels::Args),
     Lab(lab::Args),
     CleanRoom(clean_room::Args),
 }
@@ -46,6 +48,7 @@ fn main() -> ExitCode {
         Errand::Test(args) => test::run(&args, &ui),
         Errand::Bench(args) => bench::run(&args),
         Errand::Generate(args) => generate::run(&args, &ui),
+        Errand::Kernels(args) => kernels::run(&args, &ui),
         Errand::Lab(args) => match lab::run(&args, &ui) {
             Ok(code) => return code,
             Err(error) => Err(error),

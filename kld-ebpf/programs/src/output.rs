@@ -26,14 +26,19 @@ fn count(lost: bool) {
 }
 
 /// Hands out an event of a fixed size, written where the reader finds it: a program's stack is small.
+///
+/// The room is looked at once: verifiers of 5.10 to 6.1 lose sight of one that is, and take it for never given back.
 #[inline(always)]
 pub fn send<T: Plain>(write: impl FnOnce(*mut T)) {
-    let room = EVENTS.reserve::<T>(0);
-    count(room.is_none());
-    if let Some(mut room) = room {
-        write(room.as_mut_ptr());
-        room.submit(u64::from(BPF_RB_NO_WAKEUP));
-    }
+    let lost = match EVENTS.reserve::<T>(0) {
+        Some(mut room) => {
+            write(room.as_mut_ptr());
+            room.submit(u64::from(BPF_RB_NO_WAKEUP));
+            false
+        }
+        None => true,
+    };
+    count(lost);
 }
 
 /// Hands out an event and what follows it.

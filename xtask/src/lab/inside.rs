@@ -68,7 +68,7 @@ fn environment(run: &Run<'_>) -> Vec<String> {
     own.chain(fixed).chain(run.environment.clone()).map(|(name, value)| format!("{name}={value}")).collect()
 }
 
-fn build(what: &[&str]) -> Result<Vec<PathBuf>> {
+pub fn build(what: &[&str]) -> Result<Vec<PathBuf>> {
     let mut cargo = shell::cargo(&["test", "--no-run", "--message-format=json-render-diagnostics"]);
     cargo.args(what);
     let built = cargo.stdin(Stdio::null()).stderr(Stdio::inherit()).output();

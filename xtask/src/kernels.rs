@@ -1,0 +1,262 @@
+//! `cargo xtask kernels`: do the probes work on Debian's kernels, each booted in a guest of its own?
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use kld_build::appliance::{Qemu, Shape};
+use kld_build::{Agent, Cache, Design, Image, Recipe};
+use kld_core::exec::Exec;
+use kld_core::ui::Ui;
+use kld_core::{ByteSize, Error, Result, fsio};
+use kld_test_support::Root;
+
+use crate::lab::inside;
+use crate::shell;
+
+/// Run the probes' tests on Debian's kernels
+#[derive(clap::Args)]
+#[command(
+    after_help = "Examples:\n  cargo xtask kernels\n  cargo xtask kernels bullseye\n  cargo xtask kernels --write"
+)]
+pub struct Args {
+    /// Debian's releases whose kernels are taken; all that are known where none is named
+    #[arg(value_parser = SUITES)]
+    suites: Vec<String>,
+    /// Keep the table in the book
+    #[arg(long, conflicts_with = "suites")]
+    write: bool,
+}
+
+/// Debian's releases, from the oldest kernel (5.10) to the newest.
+const SUITES: [&str; 4] = ["bullseye", "bookworm", "trixie", "forky"];
+
+/// A test program that takes longer hangs.
+const PATIENCE: Duration = Duration::from_secs(900);
+
+/// Where the table is kept.
+const PAGE: &str = "docs/src/kernels.md";
+const HEAD: &str = include_str!("kernels/head.md");
+
+/// What a tool does on a kernel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Outcome {
+    /// All its tests pass.
+    Works,
+    /// It refuses, as it should: what the kernel lacks.
+    Lacks(String),
+    /// Tests fail, by their names.
+    Fails(Vec<String>),
+}
+
+/// What was found on a kernel, by tool.
+type Found = BTreeMap<String, Outcome>;
+
+pub fn run(args: &Args, ui: &Ui) -> Result<()> {
+    let programs = inside::build(&["--package", "kld-ebpf", "--test", "kernel"])?;
+    let program = programs.first().ok_or_else(|| Error::message("cargo has built no test program"))?;
+    let wanted: Vec<&str> = match args.suites.is_empty() {
+        true => SUITES.to_vec(),
+        false => args.suites.iter().map(String::as_str).collect(),
+    };
+    let mut columns = Vec::new();
+    for suite in wanted {
+        let start = Instant::now();
+        let (release, found) = on_kernel_of(suite, program, ui)?;
+        ui.note(format!("{suite}'s {release} took {:.1} s", start.elapsed().as_secs_f64()));
+        columns.push((release, found));
+    }
+    let table = table(&columns);
+    ui.raw(table.as_bytes())?;
+    if args.write {
+        fsio::replace(&shell::workspace().join(PAGE), format!("{HEAD}{table}").as_bytes(), 0o644)?;
+    }
+    let failed = columns.iter().flat_map(|(release, found)| {
+        found.iter().filter_map(move |(tool, outcome)| match outcome {
+            Outcome::Fails(tests) => Some(format!("{tool} on {release} ({})", tests.join(", "))),
+            _ => None,
+        })
+    });
+    let failed: Vec<String> = failed.collect();
+    match failed.is_empty() {
+        true => Ok(()),
+        false => Err(Error::failed("probes fail", failed.join("; "))),
+    }
+}
+
+/// Boots a release's kernel with nothing but busybox, and runs the tests there.
+fn on_kernel_of(suite: &str, program: &Path, ui: &Ui) -> Result<(String, Found)> {
+    let recipe = Recipe {
+        name: format!("kernel-{suite}"),
+        suite: suite.to_string(),
+        components: vec!["main".to_string()],
+        packages: ["busybox-static", "kmod", "linux-image-amd64", "zstd"].map(str::to_string).to_vec(),
+    };
+    let cache = Cache::of_user();
+    let tree = recipe.ensure(&cache)?.into_inner();
+    let image = Image::ensure(&cache, &tree, None, true)?.into_inner();
+    let shape = Shape { memory: ByteSize::gib(1), processors: 2, disks: Vec::new(), interfaces: 1 };
+    let qemu = Qemu::of(&kld_build::Tree::at(Root::ensure(ui)?.tree()));
+    let guest = Design { qemu, image, shape, patience: Design::PATIENCE }.boot(&[])?;
+    let agent = guest.agent().limited(PATIENCE);
+    bring(&agent, program)?;
+    let name = program.file_name().unwrap_or_default().to_string_lossy();
+    let prepare = "mkdir -p /cgroup && mount -t cgroup2 none /cgroup";
+    agent.ask(&["sh", "-ec", prepare])?;
+    let ran = agent.run(&[&format!("/run/{name}"), "--test-threads=1", "--show-output"])?;
+    let said = String::from_utf8_lossy(&ran.stdout);
+    let found = outcomes(&said);
+    if found.is_empty() || found.values().any(|outcome| matches!(outcome, Outcome::Fails(_))) {
+        ui.raw(&ran.stdout)?;
+        ui.note(String::from_utf8_lossy(&ran.stderr));
+    }
+    Ok((version(&tree.kernel()?), found))
+}
+
+/// `5.10` of `5.10.0-32-amd64`.
+fn version(release: &str) -> String {
+    release.split('.').take(2).collect::<Vec<_>>().join(".")
+}
+
+/// Copies the program with the libraries that it is linked to, to where its loader looks for them.
+fn bring(agent: &Agent, program: &Path) -> Result<()> {
+    let folder =
+        tempfile::tempdir().map_err(|cause| Error::failed("cannot make a temporary folder", cause))?;
+    let stripped = folder.path().join(program.file_name().unwrap_or_default());
+    Exec::new("strip").arg("--strip-debug").arg("-o").arg(&stripped).arg(program).run()?;
+    agent.copy_in(&stripped, "/run")?;
+    let listed = Exec::new("ldd").arg(program).run()?;
+    for library in libraries(&String::from_utf8_lossy(&listed.stdout)) {
+        let real = library.canonicalize().unwrap_or_else(|_| library.clone());
+        // The guest's copy bears the name that the program asks for.
+        let named = folder.path().join(library.file_name().unwrap_or_default());
+        std::fs::copy(&real, &named)
+            .map_err(|cause| Error::failed(format!("cannot copy {}", real.display()), cause))?;
+        let place = library.parent().unwrap_or(Path::new("/")).display().to_string();
+        agent.copy_in(&named, &place)?;
+    }
+    Ok(())
+}
+
+/// The files in what ldd prints.
+fn libraries(listed: &str) -> Vec<PathBuf> {
+    let path = |line: &str| line.split_whitespace().find(|word| word.starts_with('/')).map(PathBuf::from);
+    listed.lines().filter_map(path).collect()
+}
+
+/// Reads what the test program printed: `test TOOL::NAME ... ok`, and, below `---- TOOL::NAME stdout ----`, a line
+/// `lacks: WHAT` of a tool that rightly refused.
+fn outcomes(said: &str) -> Found {
+    let mut lacking: BTreeMap<&str, &str> = BTreeMap::new();
+    let mut at = "";
+    for line in said.lines() {
+        if let Some(name) = line.strip_prefix("---- ").and_then(|rest| rest.strip_suffix(" stdout ----")) {
+            at = name;
+        } else if let Some(what) = line.strip_prefix("lacks: ") {
+            lacking.insert(at, what);
+        }
+    }
+    let mut found = Found::new();
+    for line in said.lines() {
+        let Some((name, outcome)) = line.strip_prefix("test ").and_then(|rest| rest.split_once(" ... "))
+        else {
+            continue;
+        };
+        let Some((tool, test)) = name.split_once("::") else { continue };
+        let before = found.remove(tool);
+        let now = match (outcome, before, lacking.get(name)) {
+            ("ok", Some(Outcome::Fails(tests)), _) => Outcome::Fails(tests),
+            ("ok", Some(Outcome::Lacks(what)), _) => Outcome::Lacks(what),
+            ("ok", _, Some(what)) => Outcome::Lacks((*what).to_string()),
+            ("ok", _, None) => Outcome::Works,
+            (_, Some(Outcome::Fails(mut tests)), _) => {
+                tests.push(test.to_string());
+                Outcome::Fails(tests)
+            }
+            _ => Outcome::Fails(vec![test.to_string()]),
+        };
+        found.insert(tool.to_string(), now);
+    }
+    found
+}
+
+/// A row for each tool, a column for each kernel, and below it what is lacking.
+fn table(columns: &[(String, Found)]) -> String {
+    let mut tools: Vec<&String> = columns.iter().flat_map(|(_, found)| found.keys()).collect();
+    tools.sort();
+    tools.dedup();
+    let heading: Vec<&str> = columns.iter().map(|(release, _)| release.as_str()).collect();
+    let mut text = format!("| tool | {} |\n|---|{}\n", heading.join(" | "), "---|".repeat(columns.len()));
+    let mut notes = Vec::new();
+    for tool in tools {
+        let cell = |(_, found): &(String, Found)| match found.get(tool) {
+            Some(Outcome::Works) => "works",
+            Some(Outcome::Lacks(_)) => "refuses",
+            Some(Outcome::Fails(_)) => "**fails**",
+            None => "not tested",
+        };
+        let cells: Vec<&str> = columns.iter().map(cell).collect();
+        text += &format!("| `{tool}` | {} |\n", cells.join(" | "));
+        for (release, found) in columns {
+            if let Some(Outcome::Lacks(what)) = found.get(tool) {
+                notes.push(format!("* `{tool}` on {release}: {what}\n"));
+            }
+        }
+    }
+    if !notes.is_empty() {
+        text.push('\n');
+        text.extend(notes);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SAID: &str = "running 4 tests
+test opensnoop::a ... ok
+test opensnoop::b ... FAILED
+test tcptop::a ... ok
+test execsnoop::a ... ok
+
+successes:
+
+---- tcptop::a stdout ----
+lacks: this kernel has no tracepoint sock_send_length; kernels have it since 6.3
+
+failures:
+";
+
+    #[test]
+    fn a_tool_works_where_all_its_tests_pass_and_may_refuse_what_a_kernel_lacks() {
+        let columns = [("5.10".to_string(), outcomes(SAID)), ("6.1".to_string(), Found::new())];
+        insta::assert_snapshot!(table(&columns), @r"
+        | tool | 5.10 | 6.1 |
+        |---|---|---|
+        | `execsnoop` | works | not tested |
+        | `opensnoop` | **fails** | not tested |
+        | `tcptop` | refuses | not tested |
+
+        * `tcptop` on 5.10: this kernel has no tracepoint sock_send_length; kernels have it since 6.3
+        ");
+    }
+
+    #[test]
+    fn libraries_are_told_from_what_ldd_prints() {
+        let listed = "\tlinux-vdso.so.1 (0x7ffd)\n\tlibc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 (0x7f)\n\
+                      \t/lib64/ld-linux-x86-64.so.2 (0x7f)\n";
+        assert_eq!(
+            libraries(listed),
+            [Path::new("/lib/x86_64-linux-gnu/libc.so.6"), Path::new("/lib64/ld-linux-x86-64.so.2")]
+        );
+    }
+
+    #[test]
+    fn a_kernel_is_known_by_two_numbers() {
+        assert_eq!(
+            (version("5.10.0-32-amd64"), version("7.2.12+deb14-amd64")),
+            ("5.10".into(), "7.2".into())
+        );
+    }
+}
