@@ -33,7 +33,14 @@ pub(crate) struct Parts {
 
 /// What every program has: its children are followed where processes are wanted by number.
 const FOLLOW: Hook = Hook::new("follow", "sched_process_fork");
-const TASK_TGID: Known = Known::field("TASK_TGID", &["task_struct.tgid"]);
+/// What every program knows, for its filter.
+const OF_FILTER: &[Known] = &[
+    Known::field("TASK_TGID", &["task_struct.tgid"]),
+    Known::field("TASK_CGROUPS", &["task_struct.cgroups"]),
+    Known::field("CSS_SET_DFL_CGRP", &["css_set.dfl_cgrp"]),
+    Known::field("CGROUP_LEVEL", &["cgroup.level"]),
+    Known::optional("CGROUP_ANCESTOR_IDS", &["cgroup.ancestor_ids"]),
+];
 
 /// A program's name in the object, and the program in the kernel.
 #[derive(Debug)]
@@ -140,7 +147,7 @@ fn hooks(parts: &Parts, btf: &Btf, wanted: &Resolved) -> Result<Vec<Hook>> {
 /// Writes what the program must know into its read-only variables.
 fn write_in(object: &mut Object, parts: &Parts, btf: &Btf, wanted: &Resolved) -> Result<()> {
     let mut numbers = Vec::new();
-    for known in parts.known.iter().copied().flatten().chain([&TASK_TGID]) {
+    for known in parts.known.iter().copied().flatten().chain(OF_FILTER) {
         numbers.push((known.variable, number(parts.name, known, btf)?.to_ne_bytes()));
     }
     let mut globals: HashMap<&str, (&[u8], bool)> =

@@ -86,12 +86,13 @@ pub fn run(args: &Args, ui: &Ui) -> Result<()> {
 
 /// Boots a release's kernel with nothing but busybox, and runs the tests there.
 fn on_kernel_of(suite: &str, program: &Path, ui: &Ui) -> Result<(String, Found)> {
-    let recipe = Recipe {
-        name: format!("kernel-{suite}"),
-        suite: suite.to_string(),
-        components: vec!["main".to_string()],
-        packages: ["busybox-static", "kmod", "linux-image-amd64", "zstd"].map(str::to_string).to_vec(),
-    };
+    let mut packages = ["busybox-static", "kmod", "linux-image-amd64", "zstd"].map(str::to_string).to_vec();
+    if suite == "bullseye" {
+        // Since then /bin and /lib are in /usr anyway.
+        packages.push("usrmerge".to_string());
+    }
+    let components = vec!["main".to_string()];
+    let recipe = Recipe { name: format!("kernel-{suite}"), suite: suite.to_string(), components, packages };
     let cache = Cache::of_user();
     let tree = recipe.ensure(&cache)?.into_inner();
     let image = Image::ensure(&cache, &tree, None, true)?.into_inner();

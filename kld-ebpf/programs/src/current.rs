@@ -11,7 +11,8 @@ use aya_ebpf::{EbpfContext, Global};
 use kld_ebpf_events::Task;
 use kld_ebpf_events::filter::{BY_CGROUP, BY_COMM, BY_PID, BY_UID, Filter};
 
-use crate::read::{Known, field, known};
+use crate::read::{Known, field, known, present};
+use crate::task::current;
 
 #[unsafe(no_mangle)]
 static FILTER: Global<Filter> =
@@ -19,6 +20,14 @@ static FILTER: Global<Filter> =
 
 #[unsafe(no_mangle)]
 static TASK_TGID: Known = known();
+#[unsafe(no_mangle)]
+static TASK_CGROUPS: Known = known();
+#[unsafe(no_mangle)]
+static CSS_SET_DFL_CGRP: Known = known();
+#[unsafe(no_mangle)]
+static CGROUP_LEVEL: Known = known();
+#[unsafe(no_mangle)]
+static CGROUP_ANCESTOR_IDS: Known = known();
 
 /// The wanted processes, and those that they have started since.
 #[map]
@@ -49,9 +58,22 @@ pub fn wanted() -> bool {
     if filter.by & BY_COMM != 0 && !same(&bpf_get_current_comm().unwrap_or_default(), &filter.comm) {
         return false;
     }
-    // SAFETY: the helper takes any level.
-    filter.by & BY_CGROUP == 0
-        || unsafe { bpf_get_current_ancestor_cgroup_id(filter.level as i32) } == filter.cgroup
+    filter.by & BY_CGROUP == 0 || ancestor_cgroup(filter.level) == filter.cgroup
+}
+
+/// The control group that is so many levels below the root and in which, or below which, the task is; 0 for none.
+#[inline(always)]
+fn ancestor_cgroup(level: u32) -> u64 {
+    if !present(&CGROUP_ANCESTOR_IDS) {
+        // SAFETY: the helper takes any level.
+        return unsafe { bpf_get_current_ancestor_cgroup_id(level as i32) };
+    }
+    // Kernels before 5.11 do not let these programs call it, and those before 6.1 keep the numbers at hand.
+    let group: *const u8 = field(field(current(), &TASK_CGROUPS), &CSS_SET_DFL_CGRP);
+    if field::<u32>(group, &CGROUP_LEVEL) < level {
+        return 0;
+    }
+    field(group.wrapping_add(level as usize * size_of::<u64>()), &CGROUP_ANCESTOR_IDS)
 }
 
 /// Whether a process is one of the wanted.
