@@ -85,6 +85,7 @@ impl Wanted {
         Recipe {
             name: "compiler".to_string(),
             suite: self.suite.clone(),
+            beside: None,
             components: ["main", "contrib"].map(str::to_string).to_vec(),
             packages: packages.map(str::to_string).to_vec(),
         }

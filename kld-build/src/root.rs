@@ -21,6 +21,9 @@ pub struct Recipe {
     pub name: String,
     /// Debian's release, such as `trixie`.
     pub suite: String,
+    /// Another release beside it, such as `trixie-backports`, from which a package comes that is written
+    /// `package/release`.
+    pub beside: Option<String>,
     /// The archive's components, such as `main` and `contrib`.
     pub components: Vec<String>,
     /// Packages beyond Debian's essential ones and apt.
@@ -31,8 +34,10 @@ impl Recipe {
     /// The name of its tree: another recipe is another tree.
     pub fn key(&self) -> String {
         let parts = [std::slice::from_ref(&self.suite), &self.components[..], &self.packages[..]];
+        let beside = self.beside.as_ref().map(std::slice::from_ref);
         let digest = parts
             .into_iter()
+            .chain(beside)
             .fold(Digest::default(), |digest, part| digest.with(Digest::of(part).to_string().as_bytes()));
         format!("{}-{digest}", self.name)
     }
@@ -60,7 +65,7 @@ impl Recipe {
         }
         let keyring = apt::keyring().display();
         let (mirror, components) = (apt::mirror()?, self.components.join(" "));
-        let source = format!("deb [signed-by={keyring}] {mirror} {} {components}", self.suite);
+        let source = |suite: &String| format!("deb [signed-by={keyring}] {mirror} {suite} {components}");
         let mut mmdebstrap = contained("mmdebstrap")
             .args(["--mode=root", "--variant=apt", "--format=directory"])
             .arg(format!("--include={}", self.packages.join(",")))
@@ -73,7 +78,8 @@ impl Recipe {
         for path in LEFT_OUT {
             mmdebstrap = mmdebstrap.arg(format!("--dpkgopt=path-exclude={path}"));
         }
-        let mmdebstrap = mmdebstrap.arg(&self.suite).arg(target).arg(source);
+        let sources = [&self.suite].into_iter().chain(&self.beside).map(source);
+        let mmdebstrap = mmdebstrap.arg(&self.suite).arg(target).args(sources);
         let made = mmdebstrap.limit(Duration::from_secs(1800)).output();
         let made =
             made.map_err(|error| error.with_hint("mmdebstrap and Debian's keyring must be installed"))?;
@@ -191,7 +197,8 @@ mod tests {
 
     fn recipe(packages: &[&str]) -> Recipe {
         let packages = packages.iter().map(ToString::to_string).collect();
-        Recipe { name: "t".into(), suite: "trixie".into(), components: vec!["main".into()], packages }
+        let components = vec!["main".into()];
+        Recipe { name: "t".into(), suite: "trixie".into(), beside: None, components, packages }
     }
 
     #[test]
@@ -201,6 +208,10 @@ mod tests {
         assert_ne!(
             recipe(&["main", "a"]).key(),
             Recipe { components: vec!["main".into(), "main".into()], ..recipe(&["a"]) }.key()
+        );
+        assert_ne!(
+            recipe(&["a"]).key(),
+            Recipe { beside: Some("trixie-backports".into()), ..recipe(&["a"]) }.key()
         );
     }
 

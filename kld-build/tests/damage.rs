@@ -40,7 +40,13 @@ fn write(path: PathBuf, text: &str) {
 
 fn recipe(packages: &[&str]) -> Recipe {
     let packages = packages.iter().map(ToString::to_string).collect();
-    Recipe { name: "lab".into(), suite: "trixie".into(), components: vec!["main".into()], packages }
+    Recipe {
+        name: "lab".into(),
+        suite: "trixie".into(),
+        beside: None,
+        components: vec!["main".into()],
+        packages,
+    }
 }
 
 const KERNEL: &str = "6.12.1-amd64";

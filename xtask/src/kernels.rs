@@ -29,7 +29,7 @@ pub struct Args {
 }
 
 /// Debian's releases, from the oldest kernel (5.10) to the newest.
-const SUITES: [&str; 4] = ["bullseye", "bookworm", "trixie", "forky"];
+const SUITES: [&str; 4] = ["bullseye", "bookworm", "trixie", "trixie-backports"];
 
 /// A test program that takes longer hangs.
 const PATIENCE: Duration = Duration::from_secs(900);
@@ -86,13 +86,7 @@ pub fn run(args: &Args, ui: &Ui) -> Result<()> {
 
 /// Boots a release's kernel with nothing but busybox, and runs the tests there.
 fn on_kernel_of(suite: &str, program: &Path, ui: &Ui) -> Result<(String, Found)> {
-    let mut packages = ["busybox-static", "kmod", "linux-image-amd64", "zstd"].map(str::to_string).to_vec();
-    if suite == "bullseye" {
-        // Since then /bin and /lib are in /usr anyway.
-        packages.push("usrmerge".to_string());
-    }
-    let components = vec!["main".to_string()];
-    let recipe = Recipe { name: format!("kernel-{suite}"), suite: suite.to_string(), components, packages };
+    let recipe = recipe(suite);
     let cache = Cache::of_user();
     let tree = recipe.ensure(&cache)?.into_inner();
     let image = Image::ensure(&cache, &tree, None, true)?.into_inner();
@@ -112,6 +106,21 @@ fn on_kernel_of(suite: &str, program: &Path, ui: &Ui) -> Result<(String, Found)>
         ui.note(String::from_utf8_lossy(&ran.stderr));
     }
     Ok((version(&tree.kernel()?), found))
+}
+
+/// A release's kernel, or that of its backports, and the little that a guest needs beside it.
+fn recipe(name: &str) -> Recipe {
+    let suite = name.strip_suffix("-backports").unwrap_or(name);
+    let beside = (suite != name).then(|| name.to_string());
+    let kernel = format!("linux-image-amd64/{name}");
+    let mut packages = ["busybox-static", "kmod", "zstd"].map(str::to_string).to_vec();
+    packages.push(kernel);
+    if suite == "bullseye" {
+        // Since then /bin and /lib are in /usr anyway.
+        packages.push("usrmerge".to_string());
+    }
+    let components = vec!["main".to_string()];
+    Recipe { name: format!("kernel-{name}"), suite: suite.to_string(), beside, components, packages }
 }
 
 /// `5.10` of `5.10.0-32-amd64`.

@@ -68,6 +68,7 @@ pub fn tree() -> Recipe {
     Recipe {
         name: "lab".to_string(),
         suite: SUITE.to_string(),
+        beside: None,
         components: ["main", "contrib"].map(str::to_string).to_vec(),
         packages: PACKAGES.iter().map(ToString::to_string).collect(),
     }
