@@ -58,6 +58,16 @@ impl Recipe {
 
     /// Makes the tree in `target`, which must not be there or be empty.
     pub fn make(&self, target: &Path) -> Result<()> {
+        self.mmdebstrap("apt", target)
+    }
+
+    /// Puts there what is in the packages and in those that they need, and sets nothing up: no tree to run, but a place
+    /// to take files from.
+    pub fn unpack(&self, target: &Path) -> Result<()> {
+        self.mmdebstrap("extract", target)
+    }
+
+    fn mmdebstrap(&self, variant: &str, target: &Path) -> Result<()> {
         if !nix::unistd::geteuid().is_root() {
             let what = format!("cannot make the root tree {}", self.name);
             return Err(Error::failed(what, "mmdebstrap needs root here")
@@ -67,7 +77,8 @@ impl Recipe {
         let (mirror, components) = (apt::mirror()?, self.components.join(" "));
         let source = |suite: &String| format!("deb [signed-by={keyring}] {mirror} {suite} {components}");
         let mut mmdebstrap = contained("mmdebstrap")
-            .args(["--mode=root", "--variant=apt", "--format=directory"])
+            .args(["--mode=root", "--format=directory"])
+            .arg(format!("--variant={variant}"))
             .arg(format!("--include={}", self.packages.join(",")))
             .arg("--aptopt=APT::Install-Recommends \"false\"")
             .arg("--dpkgopt=force-unsafe-io")

@@ -53,7 +53,7 @@ enum Outcome {
 type Found = BTreeMap<String, Outcome>;
 
 pub fn run(args: &Args, ui: &Ui) -> Result<()> {
-    let programs = inside::build(&["--package", "kld-ebpf", "--test", "kernel"])?;
+    let programs = inside::build(&["--package", "kld-ebpf", "--test", "kernel"], ui)?;
     let program = programs.first().ok_or_else(|| Error::message("cargo has built no test program"))?;
     let wanted: Vec<&str> = match args.suites.is_empty() {
         true => SUITES.to_vec(),

@@ -85,6 +85,9 @@ enum Errand {
         /// Run the tests of this crate inside a lab
         #[arg(long, short)]
         package: Vec<String>,
+        /// The features with which that crate is built
+        #[arg(long, requires = "package")]
+        features: Vec<String>,
         /// What the test programs are told, such as --ignored or a part of a test's name
         #[arg(last = true, requires = "package")]
         arguments: Vec<String>,
@@ -111,9 +114,10 @@ pub fn run(args: &Args, ui: &Ui) -> Result<ExitCode> {
         Errand::Down { names, .. } => down(&labs, names, ui),
         Errand::Status => status(&cache, &labs, ui),
         Errand::Test { full, package, .. } if package.is_empty() => test(*full, ui),
-        Errand::Test { lab, package, arguments, .. } => {
+        Errand::Test { lab, package, features, arguments, .. } => {
             let (own, agent) = reach(&cache, &labs, lab, ui)?;
-            let build = package.iter().flat_map(|package| ["--package", package]).collect();
+            let build = package.iter().flat_map(|package| ["--package", package]);
+            let build = build.chain(features.iter().flat_map(|feature| ["--features", feature])).collect();
             let run = inside::Run { build, arguments: arguments.clone(), environment: Vec::new() };
             let ran = inside::test(&agent, &run, ui);
             drop(own);

@@ -6,8 +6,9 @@ use std::ptr::null_mut;
 use kld_core::{Error, Result};
 use nix::errno::Errno;
 
+use super::errno::{ended, ended_each, other};
 use super::nvlist::{Functions, List, c_text, functions};
-use super::{Engine, Failure, Kind, Listing, Outcome, Programs, Property};
+use super::{Engine, Listing, Outcome, Programs, Property};
 use crate::parse::Row;
 use crate::{DatasetName, SnapshotName, pool};
 
@@ -62,54 +63,6 @@ impl Library {
 /// Whether a property has to be left to the programs.
 fn beyond(properties: &[Property]) -> bool {
     properties.iter().any(|property| matches!(property, Property::Native(..)))
-}
-
-fn other(error: Error) -> Failure {
-    Failure { kind: Kind::Other, error }
-}
-
-fn ended(errno: c_int, what: impl FnOnce() -> String) -> Outcome {
-    if errno == 0 {
-        return Ok(());
-    }
-    let errno = Errno::from_raw(errno);
-    let kind = match errno {
-        Errno::EEXIST => Kind::Exists,
-        Errno::ENOENT => Kind::Missing,
-        Errno::EBUSY => Kind::Busy,
-        _ => Kind::Other,
-    };
-    let error = match errno {
-        Errno::EDQUOT => Error::failed(what(), "the quota is reached")
-            .with_hint("raise it (zfs set quota=...), or free some space"),
-        Errno::ENOSPC => {
-            Error::failed(what(), "the pool is full").with_hint("free some space in it and try again")
-        }
-        Errno::EROFS => {
-            Error::failed(what(), "the pool is imported read-only").with_hint("import it without readonly=on")
-        }
-        Errno::EBUSY => Error::failed(what(), "it is in use"),
-        errno => Error::failed(what(), errno.desc()),
-    };
-    Err(Failure { kind, error })
-}
-
-/// What the library says of each name: the first that is not as wanted counts.
-fn ended_each(
-    errno: c_int,
-    each: &List,
-    asked: &SnapshotName,
-    forgiven: Option<Errno>,
-    what: impl Fn(&str) -> String,
-) -> Outcome {
-    let each = each.numbers();
-    if errno != 0 && each.is_empty() {
-        return ended(errno, || what(asked.as_str()));
-    }
-    // Where many failed, the list ends with a count of those that were left out.
-    let mut real = each.iter().filter(|(name, _)| name.contains('@'));
-    let first = real.find(|(_, errno)| Some(Errno::from_raw(*errno)) != forgiven);
-    first.map_or(Ok(()), |(name, errno)| ended(*errno, || what(name)))
 }
 
 impl Engine for Library {
@@ -168,7 +121,7 @@ impl Engine for Library {
         let mut each = null_mut();
         // SAFETY: both lists are alive, and the place for what failed is given.
         let errno = unsafe { (self.functions.lzc_snapshot)(snapshots.raw(), properties.raw(), &mut each) };
-        let each = List::given(each, self.functions);
+        let each = List::given(each, self.functions).numbers();
         ended_each(errno, &each, first, None, |name| format!("cannot snapshot {name}"))
     }
 
@@ -192,7 +145,7 @@ impl Engine for Library {
         const DEFER: c_int = 1;
         // SAFETY: the list is alive, and the place for what failed is given.
         let errno = unsafe { (self.functions.lzc_destroy_snaps)(snapshots.raw(), DEFER, &mut each) };
-        let each = List::given(each, self.functions);
+        let each = List::given(each, self.functions).numbers();
         ended_each(errno, &each, first, Some(Errno::ENOENT), |name| format!("cannot destroy {name}"))
     }
 

@@ -1,11 +1,15 @@
 //! What is asked of ZFS, and who carries it out.
 //!
 //! [`Programs`] runs `zfs` and `zpool`. [`Library`] calls libzfs_core, loaded when it is first needed, and leaves to
-//! the programs what the library cannot do (listings, streams). Both pass one suite (`tests/lab.rs`).
+//! the programs what the library cannot do (listings, streams). With the feature `libzetta` there is `Zetta` too, which
+//! links libzfs_core and calls it through that crate. All pass one suite (`tests/lab.rs`).
 
+mod errno;
 mod library;
 mod nvlist;
 mod programs;
+#[cfg(feature = "libzetta")]
+mod zetta;
 
 use std::sync::Arc;
 
@@ -16,6 +20,8 @@ use crate::{DatasetName, SnapshotName};
 
 pub use library::Library;
 pub use programs::Programs;
+#[cfg(feature = "libzetta")]
+pub use zetta::Zetta;
 
 /// A property to be set. Which ones there are is decided here, so that no text of a user becomes a property.
 #[derive(Debug, Clone, PartialEq, Eq)]

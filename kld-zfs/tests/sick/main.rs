@@ -374,7 +374,7 @@ fn serves(place: &Place, with: &str) {
     assert_eq!(place.bash("zfs list -H -r -o name sick"), "sick\nsick/kld\nsick/kld/src\nsick/kld/src/vda\n");
 }
 
-/// `tests/lab/tests/zfs.rs` brings the programs of this release from Debian 12.
+/// `cargo xtask lab test --full` brings the programs of this release from Debian 12 (`kld_lab::zfs_2_1`).
 #[test]
 fn the_programs_of_openzfs_2_1_which_print_no_json_serve() {
     if !in_lab() {

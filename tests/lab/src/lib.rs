@@ -8,6 +8,7 @@ mod labs;
 mod parts;
 pub mod recipe;
 pub mod tools;
+pub mod zfs_2_1;
 
 pub use labs::{Keeper, Labs};
 pub use parts::Parts;

@@ -4,12 +4,13 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use kld_build::Agent;
 use kld_build::appliance::Pipes;
+use kld_build::{Agent, Cache};
 use kld_core::error::Trying;
 use kld_core::exec::Exec;
 use kld_core::ui::Ui;
 use kld_core::{Error, Result};
+use kld_lab::zfs_2_1;
 use serde_json::Value;
 
 use super::timed::Timed;
@@ -36,15 +37,19 @@ pub fn test(agent: &Agent, run: &Run<'_>, ui: &Ui) -> Result<()> {
     if run.build.contains(&"kld-machine-tests") {
         super::bring_guest(&agent, ui)?;
     }
+    let environment = environment(run);
+    if environment.contains(&programs_of_2_1()) {
+        agent.copy_in(&zfs_2_1::ensure(&Cache::of_user(), ui)?, "/run/kld")?;
+    }
     let mut failed = Vec::new();
-    for program in build(&run.build)? {
+    for program in build(&run.build, ui)? {
         let name = program.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let stripped = folder.path().join(&name);
         Exec::new("strip").arg("--strip-debug").arg("-o").arg(&stripped).arg(&program).run()?;
         agent.copy_in(&stripped, "/run/kld/tests")?;
         ui.note(format!("{name} {}", run.arguments.join(" ")));
         let program = [format!("/run/kld/tests/{name}")];
-        let command = [&["env".to_string()][..], &environment(run), &program, &run.arguments].concat();
+        let command = [&["env".to_string()][..], &environment, &program, &run.arguments].concat();
         let (mut stdout, mut stderr) = (Timed::new(std::io::stdout()), std::io::stderr());
         let stdin = Box::new(std::io::empty());
         let code = agent.stream(&command, Pipes { stdin, stdout: &mut stdout, stderr: &mut stderr })?;
@@ -68,9 +73,19 @@ fn environment(run: &Run<'_>) -> Vec<String> {
     own.chain(fixed).chain(run.environment.clone()).map(|(name, value)| format!("{name}={value}")).collect()
 }
 
-pub fn build(what: &[&str]) -> Result<Vec<PathBuf>> {
+/// What tells tests where the programs of OpenZFS 2.1 are, which are brought into the lab then.
+fn programs_of_2_1() -> String {
+    format!("KLD_ZFS_2_1={}", zfs_2_1::INSIDE)
+}
+
+/// Builds test programs, and says where they are.
+pub fn build(what: &[&str], ui: &Ui) -> Result<Vec<PathBuf>> {
     let mut cargo = shell::cargo(&["test", "--no-run", "--message-format=json-render-diagnostics"]);
     cargo.args(what);
+    // Linked with the libraries of an old release, test programs start with those of the lab.
+    if what.contains(&"libzetta") {
+        cargo.env("LIBZFS_CORE_LIBDIR", zfs_2_1::ensure(&Cache::of_user(), ui)?);
+    }
     let built = cargo.stdin(Stdio::null()).stderr(Stdio::inherit()).output();
     let built = built.trying(|| "cannot run cargo".to_string())?;
     if !built.status.success() {

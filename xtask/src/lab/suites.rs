@@ -3,6 +3,7 @@
 use kld_build::Agent;
 use kld_core::ui::Ui;
 use kld_core::{Error, Result};
+use kld_lab::zfs_2_1;
 
 use super::inside::{self, Run};
 
@@ -12,6 +13,8 @@ struct Suite {
     package: &'static str,
     /// The test program: the name of a file or a folder in the package's `tests`.
     test: &'static str,
+    /// The features of the package with which it is built.
+    features: &'static [&'static str],
     /// What it is told, such as a part of a test's name.
     arguments: &'static [&'static str],
     /// What it finds in its environment beyond `KLD_LAB=1`, and `KLD_FULL=1` with `--full`.
@@ -30,6 +33,12 @@ enum When {
 const SUITES: &[Suite] = &[
     suite("kld-zfs", "lab"),
     suite("kld-zfs", "sick"),
+    Suite { features: &["libzetta"], arguments: &["libzetta::"], ..long("kld-zfs", "lab") },
+    Suite {
+        arguments: &["openzfs_2_1"],
+        environment: &[("KLD_ZFS_2_1", zfs_2_1::INSIDE)],
+        ..long("kld-zfs", "sick")
+    },
     long("kld-cli-tests", "book"),
     long("kld-cli-tests", "refusals"),
     long("kld-cli-tests", "faults"),
@@ -40,7 +49,7 @@ const SUITES: &[Suite] = &[
 
 /// A suite that is always run, as it is.
 const fn suite(package: &'static str, test: &'static str) -> Suite {
-    Suite { package, test, arguments: &[], environment: &[], when: When::Always }
+    Suite { package, test, features: &[], arguments: &[], environment: &[], when: When::Always }
 }
 
 /// A suite that takes too long for every run.
@@ -56,7 +65,8 @@ pub fn run(agent: &Agent, full: bool, ui: &Ui) -> Result<()> {
         let more = full.then_some(&("KLD_FULL", "1"));
         let environment = suite.environment.iter().chain(more);
         let environment = environment.map(|(name, value)| (name.to_string(), value.to_string())).collect();
-        let build = vec!["--package", suite.package, "--test", suite.test];
+        let features = suite.features.iter().flat_map(|feature| ["--features", feature]);
+        let build = ["--package", suite.package, "--test", suite.test].into_iter().chain(features).collect();
         if let Err(error) = inside::test(agent, &Run { build, arguments, environment }, ui) {
             ui.note(error);
             failed.push(suite.package);
