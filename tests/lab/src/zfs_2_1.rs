@@ -46,6 +46,7 @@ fn recipe() -> Recipe {
     Recipe {
         name: NAME.to_string(),
         suite: "bookworm".to_string(),
+        beside: None,
         components: ["main", "contrib"].map(str::to_string).to_vec(),
         packages: vec!["zfsutils-linux".to_string()],
     }
