@@ -154,38 +154,30 @@ fn libraries(listed: &str) -> Vec<PathBuf> {
     listed.lines().filter_map(path).collect()
 }
 
-/// Reads what the test program printed: `test TOOL::NAME ... ok`, and, below `---- TOOL::NAME stdout ----`, a line
-/// `lacks: WHAT` of a tool that rightly refused.
+/// Reads what the test program printed: `test NAME ... ok`, and, below `---- NAME stdout ----`, a line `probe: TOOL` for
+/// each tool that the test is about, and `lacks: WHAT` of one that rightly refused.
 fn outcomes(said: &str) -> Found {
-    let mut lacking: BTreeMap<&str, &str> = BTreeMap::new();
-    let mut at = "";
+    let verdicts: BTreeMap<&str, bool> = said
+        .lines()
+        .filter_map(|line| line.strip_prefix("test ")?.split_once(" ... "))
+        .map(|(name, verdict)| (name, verdict == "ok"))
+        .collect();
+    let mut found = Found::new();
+    let (mut test, mut tool) = ("", "");
     for line in said.lines() {
         if let Some(name) = line.strip_prefix("---- ").and_then(|rest| rest.strip_suffix(" stdout ----")) {
-            at = name;
-        } else if let Some(what) = line.strip_prefix("lacks: ") {
-            lacking.insert(at, what);
-        }
-    }
-    let mut found = Found::new();
-    for line in said.lines() {
-        let Some((name, outcome)) = line.strip_prefix("test ").and_then(|rest| rest.split_once(" ... "))
-        else {
-            continue;
-        };
-        let Some((tool, test)) = name.split_once("::") else { continue };
-        let before = found.remove(tool);
-        let now = match (outcome, before, lacking.get(name)) {
-            ("ok", Some(Outcome::Fails(tests)), _) => Outcome::Fails(tests),
-            ("ok", Some(Outcome::Lacks(what)), _) => Outcome::Lacks(what),
-            ("ok", _, Some(what)) => Outcome::Lacks((*what).to_string()),
-            ("ok", _, None) => Outcome::Works,
-            (_, Some(Outcome::Fails(mut tests)), _) => {
-                tests.push(test.to_string());
-                Outcome::Fails(tests)
+            test = name;
+        } else if let Some(name) = line.strip_prefix("probe: ") {
+            tool = name;
+            let outcome = found.entry(tool.to_string()).or_insert(Outcome::Works);
+            match (verdicts.get(test), outcome) {
+                (Some(true), _) | (_, Outcome::Lacks(_)) => {}
+                (_, Outcome::Fails(tests)) => tests.push(test.to_string()),
+                (_, outcome) => *outcome = Outcome::Fails(vec![test.to_string()]),
             }
-            _ => Outcome::Fails(vec![test.to_string()]),
-        };
-        found.insert(tool.to_string(), now);
+        } else if let Some(what) = line.strip_prefix("lacks: ") {
+            found.insert(tool.to_string(), Outcome::Lacks(what.to_string()));
+        }
     }
     found
 }
@@ -224,18 +216,29 @@ fn table(columns: &[(String, Found)]) -> String {
 mod tests {
     use super::*;
 
-    const SAID: &str = "running 4 tests
-test opensnoop::a ... ok
-test opensnoop::b ... FAILED
-test tcptop::a ... ok
-test execsnoop::a ... ok
+    const SAID: &str = "running 3 tests
+test open::a ... ok
+test open::b ... FAILED
+test tcp::a ... FAILED
 
 successes:
 
----- tcptop::a stdout ----
-lacks: this kernel has no tracepoint sock_send_length; kernels have it since 6.3
+---- open::a stdout ----
+probe: opensnoop
+probe: execsnoop
 
 failures:
+
+---- open::b stdout ----
+probe: opensnoop
+
+thread 'open::b' panicked
+
+---- tcp::a stdout ----
+probe: tcptop
+lacks: this kernel has no tracepoint sock_send_length; kernels have it since 6.3
+
+thread 'tcp::a' panicked
 ";
 
     #[test]

@@ -50,9 +50,22 @@ impl Generator {
     }
 }
 
+/// Starts a probe, and says so for `cargo xtask kernels`: on a kernel that lacks what it needs, its test fails, and there
+/// that is no fault.
+pub fn start<P: Probe>(filter: &Filter) -> Tracer<P> {
+    println!("probe: {}", P::NAME);
+    Tracer::start(filter).unwrap_or_else(|error| {
+        let advice = error.hint().map(|hint| format!("; {hint}")).unwrap_or_default();
+        if error.to_string().contains("this kernel has no ") {
+            println!("lacks: {error}{advice}");
+        }
+        panic!("{error}{advice}")
+    })
+}
+
 /// Everything that a probe tells of what a generator does, and what it counted.
 pub fn trace<P: Probe>(generator: Generator, filter: &Filter) -> (Vec<P::Event>, Counts) {
-    let mut tracer = Tracer::<P>::start(filter).unwrap_or_else(|error| panic!("{error}"));
+    let mut tracer = start::<P>(filter);
     generator.go();
     tracer.stopper().stop();
     let events = tracer.by_ref().collect();

@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use crate::common::{Generator, cannot_trace, trace};
+use crate::common::{Generator, cannot_trace, start, trace};
+use kld_ebpf::Filter;
 use kld_ebpf::probe::Open;
-use kld_ebpf::{Filter, Tracer};
 
 /// Opens a path in one of the four ways; the descriptor is closed again.
 fn open(way: i64, path: &std::ffi::CStr, flags: i32, mode: u32) -> i64 {
@@ -101,7 +101,7 @@ fn of_a_hundred_thousand_each_is_read_or_counted_as_lost() {
             open(libc::SYS_openat, c"/dev/null", 0, 0);
         }
     });
-    let mut tracer = Tracer::<Open>::start(&Filter::pid(generator.pid)).unwrap();
+    let mut tracer = start::<Open>(&Filter::pid(generator.pid));
     let stopper = tracer.stopper();
     let done = std::thread::spawn(move || {
         generator.go();
@@ -186,7 +186,7 @@ fn a_stream_ends_when_its_time_has_come() {
     if cannot_trace() {
         return;
     }
-    let mut tracer = Tracer::<Open>::start(&Filter { uid: Some(4711), ..Filter::all() }).unwrap();
+    let mut tracer = start::<Open>(&Filter { uid: Some(4711), ..Filter::all() });
     let began = Instant::now();
     tracer.stop_at(began + Duration::from_millis(100));
     assert_eq!(tracer.by_ref().count(), 0);
