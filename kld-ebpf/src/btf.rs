@@ -17,6 +17,7 @@ pub const KERNEL: &str = "/sys/kernel/btf/vmlinux";
 const PTR: u32 = 2;
 const STRUCT: u32 = 4;
 const UNION: u32 = 5;
+const ENUM: u32 = 6;
 const TYPEDEF: u32 = 8;
 const FUNC_PROTO: u32 = 13;
 
@@ -30,9 +31,10 @@ pub struct Btf {
     strings: Range<usize>,
     /// Where each type begins; type 0 is void.
     types: Vec<u32>,
-    /// Where each structure begins, and each typedef: only these are looked for by name.
+    /// Where each structure begins, each typedef and each enumeration: only these are looked for by name.
     structs: Vec<u32>,
     typedefs: Vec<u32>,
+    enums: Vec<u32>,
 }
 
 /// A type: where it begins, and the two words that every type has.
@@ -60,7 +62,7 @@ impl Type {
             1 | 14 | 17 => 4,
             3 => 12,
             STRUCT | UNION | 15 | 19 => self.members() * 12,
-            6 | FUNC_PROTO => self.members() * 8,
+            ENUM | FUNC_PROTO => self.members() * 8,
             PTR | 7 | TYPEDEF | 9 | 10 | 11 | 12 | 16 | 18 => 0,
             _ => return None,
         })
@@ -103,8 +105,9 @@ impl Btf {
         if types.end > bytes.len() || strings.end > bytes.len() {
             return None;
         }
-        let (structs, typedefs) = (Vec::new(), Vec::new());
-        let mut btf = Btf { bytes, strings, types: Vec::with_capacity(types.len() / 24), structs, typedefs };
+        let (structs, typedefs, enums) = (Vec::new(), Vec::new(), Vec::new());
+        let count = types.len() / 24;
+        let mut btf = Btf { bytes, strings, types: Vec::with_capacity(count), structs, typedefs, enums };
         btf.types.push(0);
         let mut at = types.start;
         while at < types.end {
@@ -114,6 +117,7 @@ impl Btf {
             match one.kind() {
                 STRUCT => btf.structs.push(place),
                 TYPEDEF => btf.typedefs.push(place),
+                ENUM => btf.enums.push(place),
                 _ => {}
             }
             at += 12 + one.extra()?;
@@ -150,16 +154,55 @@ impl Btf {
     /// `pt_regs.regs+8`, is a place within the last field.
     pub fn offset(&self, path: &str) -> Option<u32> {
         let (path, further) = path.split_once('+').unwrap_or((path, "0"));
+        u32::checked_add(self.bits(path)? / 8, further.parse().ok()?)
+    }
+
+    /// The place of a bit, counted in bits: a bit field's path, such as `inet_sock.freebind`, or a number's and the
+    /// name that stands for the bit, as in `inet_sock.inet_flags@INET_FLAGS_FREEBIND`.
+    pub fn bit(&self, path: &str) -> Option<u32> {
+        let Some((path, name)) = path.split_once('@') else { return self.bits(path) };
+        u32::checked_add(self.bits(path)?, u32::try_from(self.enumerator(name)?).ok()?)
+    }
+
+    /// The offset of a field in bits.
+    fn bits(&self, path: &str) -> Option<u32> {
         let mut names = path.split('.');
         let mut inside = self.find(&self.structs, names.next()?)?;
         let mut offset = 0_u32;
         for name in names {
             let (bits, id) = self.member(inside, name, DEEPEST)?;
-            offset = u32::checked_add(offset, bits / 8)?;
+            offset = u32::checked_add(offset, bits)?;
             // The last field's type is nobody's matter: it may be a number.
             inside = self.without_names(id).unwrap_or(inside);
         }
-        offset.checked_add(further.parse().ok()?)
+        Some(offset)
+    }
+
+    /// The value that a name stands for, in any enumeration.
+    fn enumerator(&self, name: &str) -> Option<i32> {
+        let all = self.enums.iter().filter_map(|at| self.type_at(*at as usize));
+        all.flat_map(|one| self.values(one))
+            .find_map(|(own, value)| self.is_named(own, name).then_some(value))
+    }
+
+    /// An enumeration's names and their values; `None` where the kernel has no such enumeration.
+    pub fn enumeration(&self, name: &str) -> Option<Vec<(String, i32)>> {
+        let found = self.find(&self.enums, name)?;
+        self.values(found).map(|(own, value)| Some((self.text(own)?, value))).collect()
+    }
+
+    /// Where an enumeration's names are, and their values.
+    fn values(&self, of: Type) -> impl Iterator<Item = (u32, i32)> {
+        let at = move |index| of.at + 12 + index * 8;
+        let pair = move |index| Some((word(&self.bytes, at(index))?, word(&self.bytes, at(index) + 4)?));
+        (0..of.members()).filter_map(pair).map(|(name, value)| (name, value.cast_signed()))
+    }
+
+    /// The string at this offset.
+    fn text(&self, offset: u32) -> Option<String> {
+        let rest = self.bytes.get(self.strings.start + offset as usize..self.strings.end)?;
+        let end = rest.iter().position(|byte| *byte == 0)?;
+        Some(String::from_utf8_lossy(&rest[..end]).into_owned())
     }
 
     /// A member's offset in bits, and its type.
@@ -213,10 +256,10 @@ mod tests {
 
     use super::*;
 
-    /// What stands in this BTF: `struct point { int x; union { int y; int z; }; }`, and the prototype of a
-    /// tracepoint `moved` with one argument.
+    /// What stands in this BTF: `struct point { int x; union { int y; int z; }; }`, the prototype of a tracepoint
+    /// `moved` with one argument, `enum way { UP, DOWN = 5 }` and `struct flags { int a:3; int b:1; }`.
     fn example() -> Vec<u8> {
-        let strings = b"\0int\0point\0x\0y\0z\0btf_trace_moved\0";
+        let strings = b"\0int\0point\0x\0y\0z\0btf_trace_moved\0way\0UP\0DOWN\0flags\0a\0b\0";
         let name = |wanted: &str| {
             strings
                 .split(|byte| *byte == 0)
@@ -236,6 +279,18 @@ mod tests {
             vec![0, FUNC_PROTO << 24 | 2, 0, 0, 0, 0, 1],
             vec![0, PTR << 24, 4],
             vec![name("btf_trace_moved"), TYPEDEF << 24, 5],
+            vec![name("way"), ENUM << 24 | 2, 4, name("UP"), 0, name("DOWN"), 5],
+            vec![
+                name("flags"),
+                1 << 31 | STRUCT << 24 | 2,
+                4,
+                name("a"),
+                1,
+                3 << 24,
+                name("b"),
+                1,
+                1 << 24 | 3,
+            ],
         ]
         .concat();
         let length = types.len() as u32 * 4;
@@ -262,6 +317,21 @@ mod tests {
     }
 
     #[test]
+    fn bits_are_found_by_field_and_by_name() {
+        let btf = Btf::parse(example()).unwrap();
+        let found =
+            ["flags.a", "flags.b", "point.z@DOWN", "point.z@LEFT", "flags.c"].map(|path| btf.bit(path));
+        assert_eq!(found, [Some(0), Some(3), Some(37), None, None]);
+    }
+
+    #[test]
+    fn an_enumeration_has_its_names() {
+        let btf = Btf::parse(example()).unwrap();
+        assert_eq!(btf.enumeration("way"), Some(vec![("UP".into(), 0), ("DOWN".into(), 5)]));
+        assert_eq!(btf.enumeration("gone"), None);
+    }
+
+    #[test]
     fn a_kernel_that_does_not_describe_itself_is_told_of() {
         let error = Btf::read(Path::new("/nonexistent/vmlinux")).unwrap_err();
         assert_eq!(error.to_string(), "cannot look into the kernel: it does not describe its types");
@@ -270,7 +340,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_make_it_panic(at in 0..160_usize, byte: u8, cut in 0..200_usize) {
+        fn no_bytes_make_it_panic(at in 0..300_usize, byte: u8, cut in 0..400_usize) {
             let mut bytes = example();
             if let Some(place) = bytes.get_mut(at) {
                 *place = byte;
@@ -279,6 +349,8 @@ mod tests {
             if let Some(btf) = Btf::parse(bytes) {
                 btf.offset("point.z");
                 btf.tracepoint("moved");
+                btf.bit("point.z@DOWN");
+                btf.enumeration("way");
             }
         }
     }

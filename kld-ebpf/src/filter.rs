@@ -20,6 +20,8 @@ pub struct Filter {
     pub cgroup: Option<PathBuf>,
     /// The probe's own switches, which it documents.
     pub switches: u32,
+    /// The probe's own number, which it documents, such as a port; 0: none.
+    pub argument: u64,
 }
 
 /// A filter as the kernel side takes it.
@@ -42,7 +44,8 @@ impl Filter {
 
     /// Looks up what only the running host knows: descendants and cgroups.
     pub(crate) fn resolve(&self) -> Result<Resolved> {
-        let mut filter = wire::Filter { switches: self.switches, ..Default::default() };
+        let mut filter =
+            wire::Filter { switches: self.switches, argument: self.argument, ..Default::default() };
         let mut pids = Vec::new();
         if !self.pids.is_empty() {
             filter.by |= BY_PID;

@@ -166,6 +166,7 @@ fn number(probe: &str, known: &Known, btf: &Btf) -> Result<u32> {
     match known.value {
         Value::Number(number) => Ok(number.and_then(|number| u32::try_from(number).ok()).unwrap_or(ABSENT)),
         Value::Optional(names) => Ok(first(names).unwrap_or(ABSENT)),
+        Value::Bit(names) => Ok(names.iter().find_map(|name| btf.bit(name)).unwrap_or(ABSENT)),
         Value::Field(names) => first(names).ok_or_else(|| {
             Error::failed(
                 format!("cannot run {probe}"),
@@ -257,6 +258,19 @@ fn denied(what: String, cause: &io::Error, words: Option<String>) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_tracepoint_that_the_kernel_lacks_is_named_with_the_first_kernel_that_has_it() {
+        // A description of no types at all.
+        let header = [24, 0, 0, 0, 1_u32].map(u32::to_ne_bytes).concat();
+        let empty = [&0xeb9f_u16.to_ne_bytes()[..], &[1, 0], &header, &[0]].concat();
+        let btf = Btf::parse(empty).unwrap();
+        const HOOKS: &[Hook] = &[Hook::new("f", "cap_capable").since("6.14")];
+        let parts = Parts { name: "capable", object: &[], hooks: HOOKS, known: &[], room: 0 };
+        let error = hooks(&parts, &btf, &crate::Filter::all().resolve().unwrap()).unwrap_err();
+        assert_eq!(error.to_string(), "cannot run capable: this kernel has no tracepoint cap_capable");
+        assert_eq!(error.hint(), Some("kernels have it since 6.14"));
+    }
 
     #[test]
     fn of_the_verifier_s_log_the_last_finding_is_told() {

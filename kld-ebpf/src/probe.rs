@@ -3,19 +3,37 @@
 //! The probes of kld's tools are here. Bring your own by implementing [`Probe`] for a type of yours: the loader is
 //! the same.
 
+mod capable;
+mod drop;
 mod exec;
 mod exit;
 mod kill;
+mod mount;
+mod oom;
 mod open;
+mod reclaim;
+mod retransmit;
+mod socket;
+mod stat;
 mod syscall;
 mod tcp;
+mod thread;
 
+pub use capable::Capable;
+pub use drop::{DropReasons, TcpDrop};
 pub use exec::Exec;
 pub use exit::{Ended, Exit};
 pub use kill::Kill;
+pub use mount::{Mount, MountCall};
+pub use oom::{OomKill, Victim};
 pub use open::Open;
+pub use reclaim::Reclaim;
+pub use retransmit::TcpRetransmit;
+pub use socket::{Bind, CALLED_ON, Listen, OWNED, TcpAccept};
+pub use stat::Stat;
 pub use syscall::{PARENTS, REGISTERS};
-pub use tcp::{SOCKET, TcpConnect, TcpLife, TcpState};
+pub use tcp::{SOCKET, TcpConnect, TcpLatency, TcpLife, TcpState};
+pub use thread::Thread;
 
 /// A program and the events that it sends.
 pub trait Probe {
@@ -96,6 +114,9 @@ pub enum Value {
     Field(&'static [&'static str]),
     /// The same, but the program can do without.
     Optional(&'static [&'static str]),
+    /// The place, counted in bits, of the first of these [bits](crate::Btf::bit) that the kernel has; the program can
+    /// do without.
+    Bit(&'static [&'static str]),
     /// A number that this program's compiler knows, such as a system call's; `None` where the processor has none.
     Number(Option<i64>),
 }
@@ -109,6 +130,11 @@ impl Known {
     /// The offset of a field that may be absent.
     pub const fn optional(variable: &'static str, names: &'static [&'static str]) -> Known {
         Known { variable, value: Value::Optional(names) }
+    }
+
+    /// The place of a bit that may be absent.
+    pub const fn bit(variable: &'static str, names: &'static [&'static str]) -> Known {
+        Known { variable, value: Value::Bit(names) }
     }
 
     /// A system call that every processor has.

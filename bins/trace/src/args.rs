@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use kld_core::{Error, Result};
 use kld_ebpf::Filter;
+use kld_ebpf::events::socket;
 use kld_ebpf::names::Cgroups;
 
 /// What everybody may ask of a tool.
@@ -28,7 +29,44 @@ pub fn flag(name: &'static str, short: char, help: &'static str) -> Arg {
 
 /// The command with the flags that every tool has.
 pub fn common(command: Command) -> Command {
-    whose(command).args([
+    whose(until(command))
+}
+
+/// The command of a tool whose events are of sockets: who runs when they happen is a matter of chance, but the socket
+/// has a user and a control group.
+pub fn common_of_sockets(command: Command) -> Command {
+    whose_sockets(until(command))
+}
+
+/// The flags for one version of the addresses.
+pub fn families() -> [Arg; 2] {
+    [flag("ipv4", '4', "Only version 4").conflicts_with("ipv6"), flag("ipv6", '6', "Only version 6")]
+}
+
+/// The switches that the flags of [`families`] stand for.
+pub fn family_switches(matches: &ArgMatches) -> u32 {
+    let switches = [("ipv4", socket::IPV4), ("ipv6", socket::IPV6)];
+    switches.iter().filter(|(flag, _)| matches.get_flag(flag)).map(|(_, switch)| switch).sum()
+}
+
+/// The flag for one port only.
+pub fn port(help: &'static str) -> Arg {
+    Arg::new("port")
+        .long("port")
+        .short('P')
+        .value_name("PORT")
+        .value_parser(clap::value_parser!(u16).range(1..))
+        .help(help)
+}
+
+/// What the flag of [`port`] says; 0 where it is not given.
+pub fn port_argument(matches: &ArgMatches) -> u64 {
+    matches.get_one::<u16>("port").copied().unwrap_or(0).into()
+}
+
+/// The flags that say how long.
+fn until(command: Command) -> Command {
+    command.args([
         Arg::new("duration")
             .long("duration")
             .short('d')
@@ -50,15 +88,24 @@ pub fn common(command: Command) -> Command {
 
 /// The flags that say whose events are wanted.
 pub fn whose(command: Command) -> Command {
-    let option = |name: &'static str, value: &'static str, help: &'static str| {
-        Arg::new(name).long(name).value_name(value).help(help).help_heading("Whose")
-    };
-    command.args([
+    let command = command.args([
         option("pid", "PID", "Only this process and its descendants; may be given several times")
             .short('p')
             .action(ArgAction::Append)
             .value_parser(clap::value_parser!(u32).range(1..)),
         option("comm", "NAME", "Only threads of exactly this name").short('c'),
+    ]);
+    whose_sockets(command)
+}
+
+/// A flag that says whose events are wanted.
+fn option(name: &'static str, value: &'static str, help: &'static str) -> Arg {
+    Arg::new(name).long(name).value_name(value).help(help).help_heading("Whose")
+}
+
+/// Those of the flags that fit what has no process.
+fn whose_sockets(command: Command) -> Command {
+    command.args([
         option("user", "USER", "Only processes of this user, by name or number").short('u'),
         option("cgroup", "FOLDER", "Only this control group and those below it")
             .value_parser(clap::value_parser!(PathBuf))
@@ -86,12 +133,18 @@ fn filter(matches: &ArgMatches) -> Result<Filter> {
         None => owner("container")?.or(owner("machine")?),
     };
     Ok(Filter {
-        pids: matches.get_many("pid").into_iter().flatten().copied().collect(),
+        pids: given_many(matches, "pid"),
         uid: matches.get_one::<String>("user").map(|user| uid(user)).transpose()?,
-        comm: matches.get_one::<String>("comm").cloned(),
+        comm: matches.try_get_one::<String>("comm").ok().flatten().cloned(),
         cgroup,
         switches: 0,
+        argument: 0,
     })
+}
+
+/// The values of a flag that the tool may lack.
+fn given_many(matches: &ArgMatches, flag: &str) -> Vec<u32> {
+    matches.try_get_many(flag).ok().flatten().into_iter().flatten().copied().collect()
 }
 
 /// The control group of a container or machine.

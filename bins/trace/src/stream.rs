@@ -4,8 +4,9 @@ use std::time::Instant;
 
 use clap::ArgMatches;
 use kld_core::Result;
+use kld_core::timing::phase;
 use kld_core::tool::Context;
-use kld_ebpf::{Probe, Tracer};
+use kld_ebpf::{Btf, Probe, Tracer};
 use serde_json::{Map, Value};
 
 use crate::args::Wanted;
@@ -19,6 +20,8 @@ const BATCH: usize = 64 << 10;
 pub trait Lines: Probe {
     /// The names of the columns, as bcc's tool has them.
     fn heading(view: &View) -> String;
+    /// What the names in an event's columns are, looked up once.
+    fn prepare(_: &Btf, _: &mut View) {}
     /// An event in these columns.
     fn line(event: &Self::Event, view: &mut View) -> String;
     /// An event for programs.
@@ -35,7 +38,10 @@ pub fn run<P: Lines>(context: &Context, wanted: &Wanted, flags: Vec<&'static str
     stop::on_signals();
     let owners = context.ui.json || flags.contains(&"owner");
     let mut view = View::new(flags, owners);
-    let mut tracer = Tracer::<P>::start(&wanted.filter)?;
+    let btf = phase("btf", Btf::of_kernel)?;
+    P::prepare(&btf, &mut view);
+    let mut tracer = Tracer::<P>::start_on(&btf, &wanted.filter)?;
+    drop(btf);
     if wanted.stats {
         tracer.measure()?;
     }

@@ -2,7 +2,7 @@
 #![allow(clippy::disallowed_types, reason = "tests run tools as a person would")]
 #![allow(clippy::print_stderr, reason = "a test says why it does not run")]
 
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -142,8 +142,11 @@ fn columns_and_json_tell_the_same() {
     }
     let tools = Tools::new();
     let own = std::process::id().to_string();
-    let text = tools.start("opensnoop", &["-p", &own, "-n", "3"]);
-    let json = tools.start("opensnoop", &["-p", &own, "-n", "3", "--json", "--stats"]);
+    // This thread alone: the tools are children of this process, and open files too.
+    let name = std::fs::read_to_string("/proc/thread-self/comm").unwrap();
+    let whose = ["-p", own.as_str(), "-c", name.trim_end(), "-n", "3"];
+    let text = tools.start("opensnoop", &whose);
+    let json = tools.start("opensnoop", &[&whose[..], &["--json", "--stats"]].concat());
     let mut both = [text, json];
     let deadline = Instant::now() + Duration::from_secs(60);
     while both.iter_mut().any(|child| child.try_wait().unwrap().is_none()) {
@@ -237,7 +240,12 @@ fn in_a_pid_namespace_of_its_own_no_process_is_told_by_its_number() {
 /// Runs a tool on this test's own process while that does something again and again, until the tool has told one line.
 fn one_line(tools: &Tools, name: &str, args: &[&str], mut deed: impl FnMut()) -> String {
     let own = std::process::id().to_string();
-    let mut child = tools.start(name, &[&["-p", own.as_str(), "-n", "1"], args].concat());
+    // What has no process is filtered by its socket's user.
+    let whose = match name {
+        "tcpretrans" | "tcpdrop" => ["-u", "4809"],
+        _ => ["-p", own.as_str()],
+    };
+    let mut child = tools.start(name, &[&whose, &["-n", "1"], args].concat());
     let deadline = Instant::now() + Duration::from_secs(60);
     while child.try_wait().unwrap().is_none() {
         deed();
@@ -249,6 +257,26 @@ fn one_line(tools: &Tools, name: &str, args: &[&str], mut deed: impl FnMut()) ->
 
 /// A tool, its heading, what it is to see, what its line holds, and a field of its JSON.
 type Row<'a> = (&'a str, &'a str, &'a dyn Fn(), &'a str, &'a str);
+
+/// A connection of user 4809 whose other side throws away what it receives, for 300 ms.
+fn lose() {
+    let nothing = [libc::sock_filter { code: 0x06, jt: 0, jf: 0, k: 0 }];
+    let program = libc::sock_fprog { len: 1, filter: nothing.as_ptr().cast_mut() };
+    let length = size_of::<libc::sock_fprog>() as u32;
+    let (level, option) = (libc::SOL_SOCKET, libc::SO_ATTACH_FILTER);
+    // SAFETY: it is this thread's alone, and is set back.
+    unsafe { libc::setfsuid(4809) };
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let client = std::net::TcpStream::connect(listener.local_addr().unwrap());
+    let server = listener.accept().unwrap().0;
+    // SAFETY: the program is alive and as long as it says.
+    unsafe {
+        libc::setfsuid(0);
+        libc::setsockopt(server.as_raw_fd(), level, option, (&raw const program).cast(), length);
+    }
+    std::io::Write::write_all(&mut client.unwrap(), b"hello").unwrap();
+    std::thread::sleep(Duration::from_millis(300));
+}
 
 #[test]
 fn every_tool_prints_its_columns_and_its_json() {
@@ -263,11 +291,69 @@ fn every_tool_prints_its_columns_and_its_json() {
         let _ = listener.accept();
         drop(client);
     };
+    let listen = || drop(std::net::TcpListener::bind("127.0.0.1:0").unwrap());
     let start = || _ = Command::new("/bin/true").arg("kld").status();
     // SAFETY: signal 0 is none.
     let signal = || _ = unsafe { libc::kill(libc::getpid(), 0) };
     let port_text = format!("{port}");
-    let all: [Row<'_>; 6] = [
+    let ask = || _ = std::fs::metadata("/nonexistent/asked by a test");
+    let thread = || std::thread::spawn(|| ()).join().unwrap();
+    // SAFETY: there is no such mount.
+    let unmount = || _ = unsafe { libc::umount2(c"/nonexistent/mount".as_ptr(), 0) };
+    // SAFETY: nothing changes.
+    let chroot = || _ = unsafe { libc::chroot(c"/".as_ptr()) };
+    let all: [Row<'_>; 15] = [
+        (
+            "statsnoop",
+            "PID     COMM               FD ERR PATH",
+            &ask,
+            "  -1   2 /nonexistent/asked by a test",
+            "syscall",
+        ),
+        ("threadsnoop", "TIME(ms)   PID     COMM             TID", &thread, "", "new_tid"),
+        (
+            "mountsnoop",
+            "COMM             PID     TID     MNT_NS      CALL",
+            &unmount,
+            "umount(\"/nonexistent/mount\", 0) = -ENOENT",
+            "mnt_ns",
+        ),
+        (
+            "tcpaccept",
+            "PID     COMM         IP RADDR            RPORT LADDR            LPORT",
+            &connect,
+            &port_text,
+            "remote_port",
+        ),
+        (
+            "tcpconnlat",
+            "PID     COMM         IP SADDR            DADDR            DPORT LAT(ms)",
+            &connect,
+            &port_text,
+            "latency_s",
+        ),
+        (
+            "tcpretrans",
+            "TIME     PID     IP LADDR:LPORT          T> RADDR:RPORT          STATE",
+            &lose,
+            "R> 127.0.0.1",
+            "sequence",
+        ),
+        (
+            "tcpdrop",
+            "TIME     PID     IP SADDR:SPORT          > DADDR:DPORT          STATE (FLAGS)             REASON",
+            &lose,
+            "SOCKET_FILTER",
+            "reason",
+        ),
+        (
+            "bindsnoop",
+            "     PID COMM         PROT ADDR            PORT   OPTS IF",
+            &listen,
+            " TCP  127.0.0.1 ",
+            "interface",
+        ),
+        ("solisten", "PID     COMM         PROTO  BACKLOG  PORT  ADDR", &listen, " TCPv4 ", "backlog"),
         ("execsnoop", "PCOMM            PID     PPID    RET ARGS", &start, "/bin/true kld", "args"),
         (
             "exitsnoop",
@@ -299,7 +385,15 @@ fn every_tool_prints_its_columns_and_its_json() {
             "lasted_s",
         ),
     ];
-    for (name, heading, deed, said, field) in all {
+    let has_cap_capable = kld_ebpf::Btf::of_kernel().unwrap().tracepoint("cap_capable").is_some();
+    let capable: Row<'_> = (
+        "capable",
+        "TIME      UID    PID     COMM             CAP  NAME                   RESULT",
+        &chroot,
+        "CAP_",
+        "granted",
+    );
+    for (name, heading, deed, said, field) in all.into_iter().chain(has_cap_capable.then_some(capable)) {
         let text = one_line(&tools, name, &[], deed);
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!((lines.len(), lines[0]), (2, heading), "{name}");

@@ -18,6 +18,8 @@ pub const BY_CGROUP: u32 = 8;
 pub struct Filter {
     /// The cgroup's id, with [`BY_CGROUP`].
     pub cgroup: u64,
+    /// The program's own number, whatever it means to it; 0: none.
+    pub argument: u64,
     /// How deep that cgroup lies; the root is 0.
     pub level: u32,
     /// Which of the tests count.

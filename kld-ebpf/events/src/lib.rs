@@ -3,8 +3,11 @@
 #![no_std]
 #![deny(missing_docs)]
 
+pub mod file;
 pub mod filter;
+pub mod memory;
 pub mod process;
+pub mod socket;
 pub mod tcp;
 
 /// The most bytes of a task's name that the kernel keeps, its NUL included.

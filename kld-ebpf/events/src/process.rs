@@ -2,9 +2,6 @@
 
 use crate::{Plain, Task};
 
-/// The longest path that a system call takes, its NUL included.
-pub const PATH: usize = 4096;
-
 /// A file was opened, or was not; its path follows, without the NUL.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
@@ -70,9 +67,41 @@ pub struct Kill {
     pub pad: u32,
 }
 
+/// A thread was made.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Thread {
+    /// By whom.
+    pub task: Task,
+    /// The new thread.
+    pub tid: u32,
+    /// Nothing.
+    pub pad: u32,
+}
+
+/// The kernel has looked whether a task has a capability.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Capable {
+    /// Who.
+    pub task: Task,
+    /// The capability, as in linux/capability.h.
+    pub capability: u32,
+    /// The number of the user namespace that it is needed in.
+    pub namespace: u32,
+    /// 0, or a negative error number.
+    pub result: i32,
+    /// Nothing.
+    pub pad: u32,
+}
+
 // SAFETY: repr(C), integers only, no gap between them.
 unsafe impl Plain for Exec {}
 // SAFETY: as above.
 unsafe impl Plain for Exit {}
 // SAFETY: as above.
 unsafe impl Plain for Kill {}
+// SAFETY: as above.
+unsafe impl Plain for Thread {}
+// SAFETY: as above.
+unsafe impl Plain for Capable {}

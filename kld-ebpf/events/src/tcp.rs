@@ -7,6 +7,11 @@ pub const CONNECTS: u32 = 1;
 /// The switch for the ends of connections only.
 pub const ENDS: u32 = 2;
 
+/// The switch for how long outgoing connections wait for an answer.
+pub const LATENCIES: u32 = 4;
+/// The switch for tail loss probes too, where else only segments that are taken for lost are told.
+pub const PROBES: u32 = 8;
+
 /// The two ends of a connection.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
@@ -49,7 +54,42 @@ pub struct State {
     pub new: u64,
 }
 
+/// A segment was sent again.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Retransmit {
+    /// Who ran when it was, with the user and the control group that the socket is of.
+    pub task: Task,
+    /// The ends and the state.
+    pub flow: Flow,
+    /// The first byte's number.
+    pub sequence: u32,
+    /// Whether it is a tail loss probe.
+    pub probe: u32,
+}
+
+/// A packet of TCP was dropped.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Drop {
+    /// Who ran when it was, with the user and the control group that the socket is of where there is one.
+    pub task: Task,
+    /// From where to where: the local end is the packet's source. The state is the socket's, 0 where there is none.
+    pub flow: Flow,
+    /// Why, as `enum skb_drop_reason` has it; [`UNKNOWN`] where the kernel does not tell.
+    pub reason: u32,
+    /// The flags of its header.
+    pub flags: u32,
+}
+
+/// No reason was told.
+pub const UNKNOWN: u32 = u32::MAX;
+
 // SAFETY: repr(C), integers only, no gap between them.
 unsafe impl Plain for Flow {}
 // SAFETY: as above.
 unsafe impl Plain for State {}
+// SAFETY: as above.
+unsafe impl Plain for Retransmit {}
+// SAFETY: as above.
+unsafe impl Plain for Drop {}

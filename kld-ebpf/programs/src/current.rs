@@ -11,32 +11,37 @@ use aya_ebpf::{EbpfContext, Global};
 use kld_ebpf_events::Task;
 use kld_ebpf_events::filter::{BY_CGROUP, BY_COMM, BY_PID, BY_UID, Filter};
 
-use crate::read::{Known, field, known, present};
+use crate::cgroup::{above, keeps_ids, of};
+use crate::read::{Known, field, known};
 use crate::task::current;
 
 #[unsafe(no_mangle)]
 static FILTER: Global<Filter> =
-    Global::new(Filter { cgroup: 0, level: 0, by: 0, uid: 0, switches: 0, comm: [0; 16] });
+    Global::new(Filter { cgroup: 0, argument: 0, level: 0, by: 0, uid: 0, switches: 0, comm: [0; 16] });
 
 #[unsafe(no_mangle)]
 static TASK_TGID: Known = known();
-#[unsafe(no_mangle)]
-static TASK_CGROUPS: Known = known();
-#[unsafe(no_mangle)]
-static CSS_SET_DFL_CGRP: Known = known();
-#[unsafe(no_mangle)]
-static CGROUP_LEVEL: Known = known();
-#[unsafe(no_mangle)]
-static CGROUP_ANCESTOR_IDS: Known = known();
 
 /// The wanted processes, and those that they have started since.
 #[map]
 static PIDS: HashMap<u32, u8> = HashMap::with_max_entries(8192, 0);
 
+/// What is wanted.
+#[inline(always)]
+pub fn filter() -> Filter {
+    FILTER.load()
+}
+
 /// The program's own switches.
 #[inline(always)]
 pub fn switches() -> u32 {
     FILTER.load().switches
+}
+
+/// The program's own number; 0 where none was given.
+#[inline(always)]
+pub fn argument() -> u64 {
+    FILTER.load().argument
 }
 
 /// Whether everybody's events are wanted.
@@ -64,16 +69,12 @@ pub fn wanted() -> bool {
 /// The control group that is so many levels below the root and in which, or below which, the task is; 0 for none.
 #[inline(always)]
 fn ancestor_cgroup(level: u32) -> u64 {
-    if !present(&CGROUP_ANCESTOR_IDS) {
-        // SAFETY: the helper takes any level.
-        return unsafe { bpf_get_current_ancestor_cgroup_id(level as i32) };
+    if keeps_ids() {
+        // Kernels before 5.11 do not let these programs call the helper.
+        return above(of(current()), level);
     }
-    // Kernels before 5.11 do not let these programs call it, and those before 6.1 keep the numbers at hand.
-    let group: *const u8 = field(field(current(), &TASK_CGROUPS), &CSS_SET_DFL_CGRP);
-    if field::<u32>(group, &CGROUP_LEVEL) < level {
-        return 0;
-    }
-    field(group.wrapping_add(level as usize * size_of::<u64>()), &CGROUP_ANCESTOR_IDS)
+    // SAFETY: the helper takes any level.
+    unsafe { bpf_get_current_ancestor_cgroup_id(level as i32) }
 }
 
 /// Whether a process is one of the wanted.

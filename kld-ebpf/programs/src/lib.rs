@@ -1,12 +1,15 @@
 //! What the programs share. Each program is a file of `bin/`, and becomes an object of its own.
 #![no_std]
 
+pub mod cgroup;
 pub mod current;
 pub mod output;
 pub mod read;
+pub mod socket;
 pub mod syscall;
 pub mod task;
 pub mod tcp;
+pub mod text;
 
 /// The helpers that programs call are the kernel's under the GPL; our code is under either licence of kld's.
 #[unsafe(link_section = "license")]

@@ -21,6 +21,19 @@ pub fn field<T: Copy>(base: *const u8, offset: &Known) -> T {
     unsafe { bpf_probe_read_kernel(at.cast::<T>()).unwrap_or_else(|_| core::mem::zeroed()) }
 }
 
+/// Whether the bit at a place of a structure is set, counted in bits; false where this kernel lacks it.
+#[inline(always)]
+pub fn bit(base: *const u8, place: &Known) -> bool {
+    let at = place.load();
+    if at == ABSENT {
+        return false;
+    }
+    let byte = base.wrapping_add((at / 8) as usize);
+    // SAFETY: the helper checks the address.
+    let byte: u8 = unsafe { bpf_probe_read_kernel(byte) }.unwrap_or(0);
+    byte >> (at % 8) & 1 == 1
+}
+
 /// Whether this kernel has it.
 #[inline(always)]
 pub fn present(known: &Known) -> bool {

@@ -17,6 +17,8 @@ static REGS_ARG1: Known = known();
 static REGS_ARG2: Known = known();
 #[unsafe(no_mangle)]
 static REGS_ARG3: Known = known();
+#[unsafe(no_mangle)]
+static REGS_ARG4: Known = known();
 /// The code segment, where the processor has one: calls of 32-bit programs have other numbers.
 #[unsafe(no_mangle)]
 static REGS_SEGMENT: Known = known();
@@ -65,6 +67,11 @@ impl Ended {
     #[inline(always)]
     pub fn arg3(&self) -> u64 {
         field(self.regs, &REGS_ARG3)
+    }
+
+    #[inline(always)]
+    pub fn arg4(&self) -> u64 {
+        field(self.regs, &REGS_ARG4)
     }
 }
 

@@ -3,6 +3,7 @@
 use kld_ebpf_events::tcp::Flow;
 
 use crate::read::{Known, field, known};
+use crate::socket::AF_INET;
 
 #[unsafe(no_mangle)]
 static SOCK_FAMILY: Known = known();
@@ -23,19 +24,36 @@ static SOCK_LOCAL_PORT: Known = known();
 #[unsafe(no_mangle)]
 static SOCK_REMOTE_PORT: Known = known();
 
-const AF_INET: u16 = 2;
-const IPPROTO_TCP: u16 = 6;
+pub const IPPROTO_TCP: u16 = 6;
 
 /// Whether a socket is TCP's: others change their states at the same hook.
 #[inline(always)]
 pub fn is_tcp(socket: *const u8) -> bool {
-    field::<u16>(socket, &SOCK_PROTOCOL) == IPPROTO_TCP
+    protocol(socket) == IPPROTO_TCP
+}
+
+/// A socket's protocol.
+#[inline(always)]
+pub fn protocol(socket: *const u8) -> u16 {
+    field(socket, &SOCK_PROTOCOL)
+}
+
+/// The state of a socket, or of its beginning or its rest.
+#[inline(always)]
+pub fn state(socket: *const u8) -> u16 {
+    u16::from(field::<u8>(socket, &SOCK_STATE))
+}
+
+/// The family of a socket's addresses.
+#[inline(always)]
+pub fn family(socket: *const u8) -> u16 {
+    field(socket, &SOCK_FAMILY)
 }
 
 /// A socket's two ends.
 #[inline(always)]
 pub fn flow(socket: *const u8) -> Flow {
-    let family = field(socket, &SOCK_FAMILY);
+    let family = family(socket);
     let (local, remote) = if family == AF_INET {
         (widen(field(socket, &SOCK_LOCAL4)), widen(field(socket, &SOCK_REMOTE4)))
     } else {
@@ -47,12 +65,12 @@ pub fn flow(socket: *const u8) -> Flow {
         family,
         local_port: u16::from_be(field(socket, &SOCK_LOCAL_PORT)),
         remote_port: u16::from_be(field(socket, &SOCK_REMOTE_PORT)),
-        state: u16::from(field::<u8>(socket, &SOCK_STATE)),
+        state: state(socket),
     }
 }
 
 /// An address of version 4 in the room of one of version 6.
 #[inline(always)]
-fn widen(address: u32) -> [u8; 16] {
+pub fn widen(address: u32) -> [u8; 16] {
     u128::from(address).to_le_bytes()
 }

@@ -10,6 +10,7 @@ pub const REGISTERS: &[Known] = &[
     Known::field("REGS_ARG1", &["pt_regs.si"]),
     Known::field("REGS_ARG2", &["pt_regs.dx"]),
     Known::field("REGS_ARG3", &["pt_regs.r10"]),
+    Known::field("REGS_ARG4", &["pt_regs.r8"]),
     Known::field("REGS_SEGMENT", &["pt_regs.cs"]),
 ];
 
@@ -22,6 +23,7 @@ pub const REGISTERS: &[Known] = &[
     Known::field("REGS_ARG1", &["pt_regs.regs+8"]),
     Known::field("REGS_ARG2", &["pt_regs.regs+16"]),
     Known::field("REGS_ARG3", &["pt_regs.regs+24"]),
+    Known::field("REGS_ARG4", &["pt_regs.regs+32"]),
 ];
 
 /// What a program must know to tell a task's parent.
@@ -35,6 +37,8 @@ pub const PARENTS: &[Known] = &[
 pub(super) mod old {
     pub(crate) const OPEN: Option<i64> = Some(libc::SYS_open);
     pub(crate) const CREAT: Option<i64> = Some(libc::SYS_creat);
+    pub(crate) const STAT: Option<i64> = Some(libc::SYS_stat);
+    pub(crate) const LSTAT: Option<i64> = Some(libc::SYS_lstat);
 }
 
 /// System calls that older processors have, and newer ones have not.
@@ -42,4 +46,6 @@ pub(super) mod old {
 pub(super) mod old {
     pub(crate) const OPEN: Option<i64> = None;
     pub(crate) const CREAT: Option<i64> = None;
+    pub(crate) const STAT: Option<i64> = None;
+    pub(crate) const LSTAT: Option<i64> = None;
 }

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use kld_ebpf_events::{Plain, Task, tcp};
+use kld_ebpf_events::{Plain, Task, socket, tcp};
 
 use super::{Hook, Known, Probe};
 
@@ -16,6 +16,21 @@ pub struct TcpConnect {
     pub local: SocketAddr,
     /// Where to.
     pub remote: SocketAddr,
+}
+
+/// An outgoing connection was answered.
+#[derive(Debug, Clone)]
+pub struct TcpLatency {
+    /// Who connected.
+    pub task: Task,
+    /// Its end.
+    pub local: SocketAddr,
+    /// Where to.
+    pub remote: SocketAddr,
+    /// How long the answer took.
+    pub lasted: Duration,
+    /// Whether the answer was that nobody listens there.
+    pub refused: bool,
 }
 
 /// A connection has ended.
@@ -58,7 +73,9 @@ pub struct TcpState {
 
 const OBJECT: &[u8] = include_bytes!("../../objects/tcpstate.o");
 const HOOKS: &[Hook] = &[Hook::new("changed", "inet_sock_set_state")];
+const KNOWN: &[&[Known]] = &[SOCKET, COUNTERS];
 const COUNTERS: &[Known] = &[
+    Known::field("SOCK_ERROR", &["sock.sk_err"]),
     Known::field("TCP_ACKED", &["tcp_sock.bytes_acked"]),
     Known::field("TCP_RECEIVED", &["tcp_sock.bytes_received"]),
 ];
@@ -82,7 +99,7 @@ impl Probe for TcpConnect {
     const NAME: &'static str = "tcpconnect";
     const OBJECT: &'static [u8] = OBJECT;
     const HOOKS: &'static [Hook] = HOOKS;
-    const KNOWN: &'static [&'static [Known]] = &[SOCKET, COUNTERS];
+    const KNOWN: &'static [&'static [Known]] = KNOWN;
     const SWITCHES: u32 = tcp::CONNECTS;
 
     fn decode(bytes: &[u8]) -> Option<TcpConnect> {
@@ -92,12 +109,38 @@ impl Probe for TcpConnect {
     }
 }
 
+impl TcpLatency {
+    /// The switch for version 4 only, in [`Filter::switches`](crate::Filter); the filter's argument is the shortest
+    /// wait that is told, in nanoseconds.
+    pub const IPV4: u32 = socket::IPV4;
+    /// The switch for version 6 only.
+    pub const IPV6: u32 = socket::IPV6;
+}
+
+impl Probe for TcpLatency {
+    type Event = TcpLatency;
+    const NAME: &'static str = "tcpconnlat";
+    const OBJECT: &'static [u8] = OBJECT;
+    const HOOKS: &'static [Hook] = HOOKS;
+    const KNOWN: &'static [&'static [Known]] = KNOWN;
+    const SWITCHES: u32 = tcp::LATENCIES;
+
+    fn decode(bytes: &[u8]) -> Option<TcpLatency> {
+        let (head, _) = tcp::State::split(bytes)?;
+        let (local, remote) = ends(&head.flow);
+        let lasted = Duration::from_nanos(head.task.time.saturating_sub(head.changed));
+        // The time is the answer's; all else is of who asked.
+        let task = Task { time: head.task.time, ..head.owner };
+        Some(TcpLatency { task, local, remote, lasted, refused: head.new != ESTABLISHED })
+    }
+}
+
 impl Probe for TcpLife {
     type Event = TcpLife;
     const NAME: &'static str = "tcplife";
     const OBJECT: &'static [u8] = OBJECT;
     const HOOKS: &'static [Hook] = HOOKS;
-    const KNOWN: &'static [&'static [Known]] = &[SOCKET, COUNTERS];
+    const KNOWN: &'static [&'static [Known]] = KNOWN;
     const SWITCHES: u32 = tcp::ENDS;
 
     fn decode(bytes: &[u8]) -> Option<TcpLife> {
@@ -115,7 +158,7 @@ impl Probe for TcpState {
     const NAME: &'static str = "tcpstates";
     const OBJECT: &'static [u8] = OBJECT;
     const HOOKS: &'static [Hook] = HOOKS;
-    const KNOWN: &'static [&'static [Known]] = &[SOCKET, COUNTERS];
+    const KNOWN: &'static [&'static [Known]] = KNOWN;
 
     fn decode(bytes: &[u8]) -> Option<TcpState> {
         let (head, _) = tcp::State::split(bytes)?;
@@ -133,8 +176,11 @@ impl Probe for TcpState {
     }
 }
 
+/// The state of a connection that stands.
+const ESTABLISHED: u64 = 1;
+
 /// A connection's two ends.
-fn ends(flow: &tcp::Flow) -> (SocketAddr, SocketAddr) {
+pub(super) fn ends(flow: &tcp::Flow) -> (SocketAddr, SocketAddr) {
     let address = |bytes: [u8; 16]| match i32::from(flow.family) {
         libc::AF_INET => IpAddr::V4(Ipv4Addr::new(bytes[0], bytes[1], bytes[2], bytes[3])),
         _ => IpAddr::V6(Ipv6Addr::from(bytes)),
@@ -144,7 +190,7 @@ fn ends(flow: &tcp::Flow) -> (SocketAddr, SocketAddr) {
 }
 
 /// A state's name, as net/tcp_states.h has it.
-fn name(state: u64) -> &'static str {
+pub(super) fn name(state: u64) -> &'static str {
     const NAMES: [&str; 14] = [
         "UNKNOWN",
         "ESTABLISHED",

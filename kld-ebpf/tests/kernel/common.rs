@@ -1,6 +1,8 @@
 //! Generators of known events, and whether this host lets them be traced.
 
 use std::io::{Read, Write};
+use std::net::{Ipv6Addr, SocketAddr, TcpListener};
+use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 
 use kld_ebpf::events::Counts;
@@ -27,6 +29,12 @@ pub struct Generator {
 impl Generator {
     /// `deed` runs in a forked child: system calls only, no allocation.
     pub fn new(deed: impl FnOnce()) -> Generator {
+        Self::with(-1, deed)
+    }
+
+    /// The same, with a descriptor of the test's own. It has no others: else it would be the last to close the sockets
+    /// of tests that run beside this one.
+    pub fn with(own: i32, deed: impl FnOnce()) -> Generator {
         let (word, mut heard) = UnixStream::pair().unwrap();
         // SAFETY: the child makes system calls only, and ends without returning.
         match unsafe { fork() }.unwrap() {
@@ -34,6 +42,7 @@ impl Generator {
             ForkResult::Child => {
                 // A test that fails leaves no child behind.
                 let _ = nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL);
+                close_all_but(own, heard.as_raw_fd());
                 if heard.read_exact(&mut [0]).is_ok() {
                     deed();
                 }
@@ -63,6 +72,17 @@ pub fn start<P: Probe>(filter: &Filter) -> Tracer<P> {
     })
 }
 
+/// Closes every descriptor but two and the three that every process has.
+fn close_all_but(one: i32, other: i32) {
+    let (first, last) = (one.min(other).max(2) as u32, one.max(other) as u32);
+    for (from, to) in [(3, first - 1), (first + 1, last - 1), (last + 1, u32::MAX)] {
+        if from <= to {
+            // SAFETY: nobody in this process uses what is closed.
+            unsafe { libc::syscall(libc::SYS_close_range, from, to, 0) };
+        }
+    }
+}
+
 /// Everything that a probe tells of what a generator does, and what it counted.
 pub fn trace<P: Probe>(generator: Generator, filter: &Filter) -> (Vec<P::Event>, Counts) {
     let mut tracer = start::<P>(filter);
@@ -72,4 +92,46 @@ pub fn trace<P: Probe>(generator: Generator, filter: &Filter) -> (Vec<P::Event>,
     let counts = tracer.counts().unwrap();
     assert_eq!(counts.seen, tracer.events_read() + counts.lost, "what was seen was read, or is told as lost");
     (events, counts)
+}
+
+/// A socket's descriptor; system calls only.
+pub fn socket(family: i32, kind: i32) -> i32 {
+    // SAFETY: the call takes numbers.
+    unsafe { libc::socket(family, kind, 0) }
+}
+
+/// Sets a socket's option that is a number.
+pub fn set(fd: i32, level: i32, option: i32, value: i32) {
+    // SAFETY: the value is alive and as long as it says.
+    unsafe { libc::setsockopt(fd, level, option, (&raw const value).cast(), 4) };
+}
+
+/// An address as the system calls take it, and its length.
+pub fn address_of(address: SocketAddr) -> (libc::sockaddr_in6, u32) {
+    // SAFETY: zeros are an address.
+    let mut room: libc::sockaddr_in6 = unsafe { std::mem::zeroed() };
+    match address {
+        SocketAddr::V4(v4) => {
+            let four = libc::sockaddr_in {
+                sin_family: libc::AF_INET as libc::sa_family_t,
+                sin_port: v4.port().to_be(),
+                sin_addr: libc::in_addr { s_addr: u32::from_ne_bytes(v4.ip().octets()) },
+                sin_zero: [0; 8],
+            };
+            // SAFETY: the room is longer, and aligned as strictly.
+            unsafe { (&raw mut room).cast::<libc::sockaddr_in>().write(four) };
+            (room, size_of::<libc::sockaddr_in>() as u32)
+        }
+        SocketAddr::V6(v6) => {
+            room.sin6_family = libc::AF_INET6 as libc::sa_family_t;
+            room.sin6_port = v6.port().to_be();
+            room.sin6_addr.s6_addr = v6.ip().octets();
+            (room, size_of::<libc::sockaddr_in6>() as u32)
+        }
+    }
+}
+
+/// A port that nobody has, of both versions.
+pub fn free_port() -> u16 {
+    TcpListener::bind((Ipv6Addr::UNSPECIFIED, 0)).unwrap().local_addr().unwrap().port()
 }

@@ -3,6 +3,10 @@
 #![allow(clippy::print_stdout, reason = "and what it is about")]
 
 mod common;
+mod file;
+mod loss;
+mod memory;
 mod open;
 mod process;
+mod socket;
 mod tcp;

@@ -1,10 +1,11 @@
 //! Programs that start and end, and signals, by generators of ours.
 
 use std::ffi::{CStr, OsString};
+use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, Instant};
 
 use kld_ebpf::Filter;
-use kld_ebpf::probe::{Ended, Exec, Exit, Kill};
+use kld_ebpf::probe::{Capable, Ended, Exec, Exit, Kill, Thread};
 
 use crate::common::{Generator, cannot_trace, trace};
 
@@ -146,4 +147,68 @@ fn signals_are_told_with_their_target_and_their_outcome() {
     ];
     assert_eq!((told.as_slice(), counts.lost), (wanted.as_slice(), 0));
     assert!(events.iter().all(|event| event.task.pid == pid));
+}
+
+#[test]
+fn threads_are_told_with_who_made_them() {
+    if cannot_trace() {
+        return;
+    }
+    extern "C" fn idle(argument: *mut libc::c_void) -> *mut libc::c_void {
+        argument
+    }
+    let generator = Generator::new(|| {
+        for _ in 0..50 {
+            // SAFETY: the thread does nothing, and is waited for.
+            unsafe {
+                let mut thread = std::mem::zeroed();
+                libc::pthread_create(&raw mut thread, std::ptr::null(), idle, std::ptr::null_mut());
+                libc::pthread_join(thread, std::ptr::null_mut());
+            }
+        }
+        // A process is no thread.
+        child(|| ());
+    });
+    let (pid, filter) = (generator.pid, Filter::pid(generator.pid));
+    let (events, counts) = trace::<Thread>(generator, &filter);
+    assert_eq!((events.len(), counts.lost), (50, 0));
+    assert!(events.iter().all(|event| (event.task.pid, event.task.tid) == (pid, pid)));
+    let mut new: Vec<u32> = events.iter().map(|event| event.tid).filter(|tid| *tid != pid).collect();
+    new.sort_unstable();
+    new.dedup();
+    assert_eq!(new.len(), 50, "each has a number of its own");
+}
+
+#[test]
+fn capabilities_are_told_with_whether_they_were_there() {
+    if cannot_trace() {
+        return;
+    }
+    let deed = || {
+        for _ in 0..3 {
+            // SAFETY: a system call of the child upon itself.
+            unsafe { libc::chroot(c"/".as_ptr()) };
+        }
+        // SAFETY: as above.
+        unsafe {
+            libc::setuid(4711);
+            libc::chroot(c"/".as_ptr());
+        }
+    };
+    let trace_with = |switches| {
+        let generator = Generator::new(deed);
+        let (pid, filter) = (generator.pid, Filter { switches, ..Filter::pid(generator.pid) });
+        let (events, counts) = trace::<Capable>(generator, &filter);
+        assert!(counts.lost == 0 && events.iter().all(|event| event.task.pid == pid));
+        events
+    };
+    let own = std::fs::metadata("/proc/self/ns/user").unwrap().ino() as u32;
+    let chroots = |events: Vec<Capable>| {
+        let ours = events.into_iter().filter(|event| event.name() == "CAP_SYS_CHROOT");
+        ours.map(|event| (event.granted, event.task.uid, event.namespace)).collect::<Vec<_>>()
+    };
+    let (granted, refused) = ((true, 0, own), (false, 4711, own));
+    assert_eq!(chroots(trace_with(0)), [granted, granted, granted, refused]);
+    assert_eq!(chroots(trace_with(Capable::ONCE)), [granted, refused]);
+    assert_eq!(chroots(trace_with(Capable::FAILED)), [refused]);
 }

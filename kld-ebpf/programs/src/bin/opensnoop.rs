@@ -2,15 +2,14 @@
 #![no_std]
 #![no_main]
 
-use aya_ebpf::helpers::{bpf_probe_read_user, bpf_probe_read_user_str_bytes};
-use aya_ebpf::macros::{map, raw_tracepoint};
-use aya_ebpf::maps::PerCpuArray;
+use aya_ebpf::helpers::bpf_probe_read_user;
+use aya_ebpf::macros::raw_tracepoint;
 use aya_ebpf::programs::RawTracePointContext;
-use kld_ebpf_events::process::{Open, PATH};
+use kld_ebpf_events::process::Open;
 use kld_ebpf_programs::current::{switches, task, wanted};
-use kld_ebpf_programs::output::send_bytes;
 use kld_ebpf_programs::read::{Known, known};
 use kld_ebpf_programs::syscall::{Ended, is};
+use kld_ebpf_programs::text::send_with_text;
 
 #[unsafe(no_mangle)]
 static SYS_OPEN: Known = known();
@@ -25,16 +24,6 @@ static SYS_OPENAT2: Known = known();
 const FAILED: u32 = 1;
 /// O_CREAT | O_WRONLY | O_TRUNC, which is what creat(2) means.
 const CREAT: u64 = 0o1101;
-
-/// An event and its path, too long for a program's stack.
-#[repr(C)]
-struct Room {
-    event: Open,
-    path: [u8; PATH],
-}
-
-#[map]
-static ROOM: PerCpuArray<Room> = PerCpuArray::with_max_entries(1, 0);
 
 #[raw_tracepoint(tracepoint = "sys_exit")]
 pub fn ended(ctx: RawTracePointContext) -> i32 {
@@ -52,7 +41,6 @@ pub fn ended(ctx: RawTracePointContext) -> i32 {
     if !call.is_native() || !wanted() || switches() & FAILED != 0 && call.result >= 0 {
         return 0;
     }
-    let Some(room) = ROOM.get_ptr_mut(0) else { return 0 };
     let (flags, mode) = if is(number, &SYS_OPENAT2) {
         // struct open_how: flags, mode, resolve, of 64 bits each. Where it cannot be read the call has failed.
         // SAFETY: the helper checks the address.
@@ -65,14 +53,6 @@ pub fn ended(ctx: RawTracePointContext) -> i32 {
         (at_flags, call.arg1())
     };
     let event = Open { task: task(), flags, mode: mode as u32, result: call.result as i32 };
-    // SAFETY: the room is this processor's, and nothing else runs on it now; the helper checks the address.
-    let length = unsafe {
-        (*room).event = event;
-        bpf_probe_read_user_str_bytes(at_path as *const u8, &mut (*room).path).map_or(0, <[u8]>::len)
-    };
-    // The kernel wants to see that the length is bounded.
-    let length = length.min(PATH);
-    // SAFETY: the event and its path lie one behind the other.
-    unsafe { send_bytes(room.cast(), size_of::<Open>() + length) };
+    send_with_text(event, at_path);
     0
 }

@@ -1,4 +1,4 @@
-//! tcpconnect, tcplife and tcpstates: what becomes of connections, on
+//! tcpconnect, tcpconnlat, tcplife and tcpstates: what becomes of connections, on
 //! inet_sock_set_state(socket, old state, new state).
 #![no_std]
 #![no_main]
@@ -7,16 +7,19 @@ use aya_ebpf::macros::{map, raw_tracepoint};
 use aya_ebpf::maps::LruHashMap;
 use aya_ebpf::programs::RawTracePointContext;
 use kld_ebpf_events::Task;
-use kld_ebpf_events::tcp::{CONNECTS, ENDS, State};
-use kld_ebpf_programs::current::{is_unfiltered, now, switches, task, wanted};
+use kld_ebpf_events::tcp::{CONNECTS, ENDS, LATENCIES, State};
+use kld_ebpf_programs::current::{argument, is_unfiltered, now, switches, task, wanted};
 use kld_ebpf_programs::output::send;
 use kld_ebpf_programs::read::{Known, field, known};
-use kld_ebpf_programs::tcp::{flow, is_tcp};
+use kld_ebpf_programs::socket::wanted_family;
+use kld_ebpf_programs::tcp::{family, flow, is_tcp};
 
 #[unsafe(no_mangle)]
 static TCP_ACKED: Known = known();
 #[unsafe(no_mangle)]
 static TCP_RECEIVED: Known = known();
+#[unsafe(no_mangle)]
+static SOCK_ERROR: Known = known();
 
 // net/tcp_states.h
 const ESTABLISHED: u32 = 1;
@@ -48,7 +51,7 @@ const NOBODY: Task = Task { time: 0, cgroup: 0, pid: 0, tid: 0, uid: 0, gid: 0, 
 pub fn changed(ctx: RawTracePointContext) -> i32 {
     let socket: *const u8 = ctx.arg(0);
     let (old, new): (u32, u32) = (ctx.arg(1), ctx.arg(2));
-    if !is_tcp(socket) {
+    if !is_tcp(socket) || !wanted_family(family(socket)) {
         return 0;
     }
     if switches() & CONNECTS != 0 {
@@ -70,14 +73,20 @@ pub fn changed(ctx: RawTracePointContext) -> i32 {
         || old == LISTEN && new == CLOSE
         || old == ESTABLISHED && new == FIN_WAIT1
         || old == CLOSE_WAIT && new == LAST_ACK;
-    let of_interest = switches() & ENDS == 0 || new == CLOSE && old != LISTEN;
+    let of_interest = if switches() & LATENCIES != 0 {
+        old == SYN_SENT && (new == ESTABLISHED || new == CLOSE && is_refused(socket))
+    } else {
+        switches() & ENDS == 0 || new == CLOSE && old != LISTEN
+    };
     // SAFETY: a socket changes its state on one processor at a time, and the ring gives room for the event.
     unsafe {
         if is_owner {
             (*memory).owner = task();
             (*memory).wanted = u64::from(wanted());
         }
-        if of_interest && (is_unfiltered() || (*memory).wanted != 0) {
+        // The number is given with LATENCIES alone.
+        let is_long = argument() == 0 || now() - (*memory).changed >= argument();
+        if of_interest && is_long && (is_unfiltered() || (*memory).wanted != 0) {
             send(|event: *mut State| {
                 tell(event, socket, old, new);
                 (*event).owner = (*memory).owner;
@@ -91,6 +100,13 @@ pub fn changed(ctx: RawTracePointContext) -> i32 {
         let _ = SOCKETS.remove(key);
     }
     0
+}
+
+/// Whether the other side has refused, which is an answer too.
+#[inline(always)]
+fn is_refused(socket: *const u8) -> bool {
+    const ECONNREFUSED: i32 = 111;
+    field::<i32>(socket, &SOCK_ERROR) == ECONNREFUSED
 }
 
 /// Everything but what is remembered.
