@@ -12,6 +12,8 @@
 //! differs from kernel to kernel, a field's offset above all, is looked up in the [running kernel](btf) and written
 //! into the program before it is loaded, so that one object serves all. Nothing is pinned: what a process has
 //! loaded ends with it, however it ends.
+//!
+//! With the feature `tokio` the events are an [async stream](stream) too.
 #![deny(missing_docs)]
 
 pub mod btf;
@@ -20,6 +22,9 @@ pub mod names;
 pub mod privilege;
 pub mod probe;
 pub mod tracer;
+
+#[cfg(feature = "tokio")]
+pub mod stream;
 
 mod loader;
 mod sys;

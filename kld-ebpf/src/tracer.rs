@@ -20,7 +20,7 @@ use crate::{Btf, Filter, sys};
 pub const POLL: Duration = Duration::from_millis(5);
 
 /// After so many events the clock is looked at.
-const LOOK: u64 = 256;
+pub(crate) const LOOK: u64 = 256;
 
 /// A probe that runs. As an iterator it waits for events; it ends when it is [stopped](Tracer::stopper) or its
 /// [time](Tracer::stop_at) has come. Dropping it takes the programs out of the kernel.
@@ -33,7 +33,7 @@ pub struct Tracer<P> {
     detached: bool,
     measuring: Option<OwnedFd>,
     read: u64,
-    probe: PhantomData<P>,
+    probe: PhantomData<fn() -> P>,
 }
 
 impl<P: Probe> std::fmt::Debug for Tracer<P> {
@@ -125,6 +125,33 @@ impl<P: Probe> Tracer<P> {
         }
     }
 
+    /// What is next; never waits. The programs are taken off their tracepoints when the end has come, and what they
+    /// have told by then is still read.
+    pub(crate) fn step(&mut self) -> Step<P::Event> {
+        // There may never be a moment without events, so the end is looked for among them too.
+        if !self.detached && self.read.is_multiple_of(LOOK) && self.is_over() {
+            self.detach();
+        }
+        loop {
+            if let Some(event) = self.poll() {
+                return Step::Event(event);
+            }
+            if self.detached {
+                return Step::Over;
+            }
+            if !self.is_over() {
+                return Step::Wait;
+            }
+            self.detach();
+        }
+    }
+
+    /// How long to wait for events: a moment, but not beyond the end.
+    pub(crate) fn moment(&self) -> Duration {
+        let left = self.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        left.map_or(POLL, |left| left.min(POLL))
+    }
+
     /// Whether the stream is to end.
     pub fn is_over(&self) -> bool {
         self.end.load(Ordering::Relaxed) || self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
@@ -132,8 +159,7 @@ impl<P: Probe> Tracer<P> {
 
     /// Waits a moment for events, but not beyond the end.
     pub fn pause(&self) {
-        let left = self.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-        std::thread::sleep(left.map_or(POLL, |left| left.min(POLL)));
+        std::thread::sleep(self.moment());
     }
 
     /// Takes the programs off their tracepoints. What they have told by then can still be read.
@@ -189,24 +215,24 @@ impl<P: Probe> Tracer<P> {
     }
 }
 
+/// What is next of a stream.
+pub(crate) enum Step<E> {
+    Event(E),
+    /// Nothing for now.
+    Wait,
+    /// Nothing any more.
+    Over,
+}
+
 impl<P: Probe> Iterator for Tracer<P> {
     type Item = P::Event;
 
     fn next(&mut self) -> Option<P::Event> {
         loop {
-            // There may never be a moment without events, so the end is looked for among them too.
-            if !self.detached && self.read.is_multiple_of(LOOK) && self.is_over() {
-                self.detach();
-            }
-            if let Some(event) = self.poll() {
-                return Some(event);
-            }
-            if self.detached {
-                return None;
-            }
-            match self.is_over() {
-                true => self.detach(),
-                false => self.pause(),
+            match self.step() {
+                Step::Event(event) => return Some(event),
+                Step::Wait => self.pause(),
+                Step::Over => return None,
             }
         }
     }

@@ -9,4 +9,5 @@ mod memory;
 mod open;
 mod process;
 mod socket;
+mod stream;
 mod tcp;
