@@ -45,9 +45,5 @@ pub fn above(cgroup: *const u8, level: u32) -> u64 {
     }
     let further = (level as usize).wrapping_mul(8);
     let cgroup = cgroup.wrapping_add(further);
-    if keeps_ids() {
-        field(cgroup, &CGROUP_ANCESTOR_IDS)
-    } else {
-        id(field(cgroup, &CGROUP_ANCESTORS))
-    }
+    if keeps_ids() { field(cgroup, &CGROUP_ANCESTOR_IDS) } else { id(field(cgroup, &CGROUP_ANCESTORS)) }
 }

@@ -2,11 +2,11 @@
 
 use std::time::{Duration, Instant};
 
+use kld_ebpf::Filter;
 use kld_ebpf::events::Counts;
 use kld_ebpf::probe::{Kill, Open};
-use kld_ebpf::{Filter, Tracer};
 
-use crate::common::{Generator, cannot_trace};
+use crate::common::{Generator, cannot_trace, start};
 
 fn open_and_close(times: usize) {
     for _ in 0..times {
@@ -21,7 +21,7 @@ async fn each_event_comes_or_is_counted_as_lost_while_others_run_too() {
         return;
     }
     let generator = Generator::new(|| open_and_close(100_000));
-    let mut events = Tracer::<Open>::start(&Filter::pid(generator.pid)).unwrap().into_stream();
+    let mut events = start::<Open>(&Filter::pid(generator.pid)).into_stream();
     let stopper = events.tracer().stopper();
     let done = std::thread::spawn(move || {
         generator.go();
@@ -51,7 +51,7 @@ async fn a_wait_that_is_given_up_loses_nothing() {
         return;
     }
     let generator = Generator::new(|| open_and_close(10));
-    let mut events = Tracer::<Open>::start(&Filter::pid(generator.pid)).unwrap().into_stream();
+    let mut events = start::<Open>(&Filter::pid(generator.pid)).into_stream();
     let given_up = tokio::time::timeout(Duration::from_millis(20), events.next()).await;
     assert!(given_up.is_err(), "nothing has happened yet");
     generator.go();
@@ -68,7 +68,7 @@ async fn a_stream_ends_when_its_time_has_come() {
     if cannot_trace() {
         return;
     }
-    let mut tracer = Tracer::<Kill>::start(&Filter { uid: Some(4711), ..Filter::all() }).unwrap();
+    let mut tracer = start::<Kill>(&Filter { uid: Some(4711), ..Filter::all() });
     let began = Instant::now();
     tracer.stop_at(began + Duration::from_millis(100));
     let mut events = tracer.into_stream();
