@@ -343,7 +343,8 @@ fn every_tool_prints_its_columns_and_its_json() {
             "tcpdrop",
             "TIME     PID     IP SADDR:SPORT          > DADDR:DPORT          STATE (FLAGS)             REASON",
             &lose,
-            "SOCKET_FILTER",
+            // What the filter drops, or the end of a connection that it has troubled.
+            "> 127.0.0.1:",
             "reason",
         ),
         (
