@@ -6,7 +6,7 @@ use std::time::Duration;
 use kld_ebpf::probe::{DropReasons, TcpDrop, TcpLatency, TcpRetransmit};
 use kld_ebpf::{Btf, Filter};
 
-use crate::common::{Generator, address_of, cannot_trace, free_port, set, socket, trace};
+use crate::common::{Generator, address_of, cannot_trace, free_port, set, socket, start, trace};
 
 /// A filter of one instruction, `return 0`: no byte of any packet is let through.
 fn deaf(fd: i32) {
@@ -221,6 +221,30 @@ fn of_dropped_packets_only_the_wanted_are_told() {
     assert_eq!(count(of_user(4711, 0)), 0, "what has no socket is nobody's");
     let own = count(of_user(4807, 0));
     assert!(own >= 1, "the socket is this user's");
+}
+
+#[test]
+fn how_long_a_connection_waits_that_was_begun_before_is_not_known_and_not_told() {
+    if cannot_trace() {
+        return;
+    }
+    let [address, _] = both_families(free_port());
+    let listener = listener(address);
+    deaf(listener);
+    let fd = connect(address, libc::SOCK_NONBLOCK);
+    let mut tracer = start::<TcpLatency>(&Filter::all());
+    hearing(listener);
+    let mut poll = libc::pollfd { fd, events: libc::POLLOUT, revents: 0 };
+    // SAFETY: there is one entry, and the descriptors are this test's own.
+    let answered = unsafe { libc::poll(&raw mut poll, 1, 10_000) };
+    tracer.stopper().stop();
+    let told = tracer.by_ref().filter(|event| event.remote == address).count();
+    // SAFETY: as above.
+    unsafe {
+        libc::close(fd);
+        libc::close(listener);
+    }
+    assert_eq!((answered, told), (1, 0));
 }
 
 #[test]

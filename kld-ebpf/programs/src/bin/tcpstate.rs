@@ -84,8 +84,9 @@ pub fn changed(ctx: RawTracePointContext) -> i32 {
             (*memory).owner = task();
             (*memory).wanted = u64::from(wanted());
         }
-        // The number is given with LATENCIES alone.
-        let is_long = argument() == 0 || now() - (*memory).changed >= argument();
+        // Of a connection that was begun before, nobody knows how long it has waited.
+        let is_long =
+            switches() & LATENCIES == 0 || (*memory).changed != 0 && now() - (*memory).changed >= argument();
         if of_interest && is_long && (is_unfiltered() || (*memory).wanted != 0) {
             send(|event: *mut State| {
                 tell(event, socket, old, new);
