@@ -22,6 +22,8 @@ pub struct Filter {
     pub switches: u32,
     /// The probe's own number, which it documents, such as a port; 0: none.
     pub argument: u64,
+    /// Numbers that the probe takes, by their variables' names, which it documents.
+    pub numbers: Vec<(&'static str, u32)>,
 }
 
 /// A filter as the kernel side takes it.

@@ -21,6 +21,9 @@ pub mod filter;
 pub mod names;
 pub mod privilege;
 pub mod probe;
+pub mod running;
+pub mod syscalls;
+pub mod table;
 pub mod tracer;
 
 #[cfg(feature = "tokio")]
@@ -33,6 +36,8 @@ pub use btf::Btf;
 pub use filter::Filter;
 pub use kld_ebpf_events as events;
 pub use probe::Probe;
+pub use running::Running;
+pub use table::{Summary, Table};
 pub use tracer::Tracer;
 
 /// Nanoseconds of the monotonic clock, by which events bear their times.

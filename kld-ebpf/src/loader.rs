@@ -22,13 +22,18 @@ use crate::probe::{Hook, Known, Value};
 use crate::{privilege, sys};
 
 /// What a probe is made of, without its type.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Parts {
     pub(crate) name: &'static str,
     pub(crate) object: &'static [u8],
     pub(crate) hooks: &'static [Hook],
     pub(crate) known: &'static [&'static [Known]],
+    /// How many bytes of events the ring holds.
     pub(crate) room: u32,
+    /// The table that is read, and how many entries it has.
+    pub(crate) table: Option<(&'static str, u32)>,
+    /// Numbers that only this run knows.
+    pub(crate) numbers: Vec<(&'static str, u32)>,
 }
 
 /// What every program has: its children are followed where processes are wanted by number.
@@ -73,8 +78,8 @@ impl Loaded {
         let mut object =
             phase("object", || Object::parse(parts.object)).map_err(|cause| Error::failed(what(), cause))?;
         write_in(&mut object, parts, btf, wanted)?;
-        let maps = phase("maps", || make_maps(&mut object, parts.room))
-            .map_err(|cause| denied(what(), &cause, None))?;
+        let maps =
+            phase("maps", || make_maps(&mut object, parts)).map_err(|cause| denied(what(), &cause, None))?;
         relocate(&mut object, &maps).map_err(|cause| Error::failed(what(), cause))?;
         let mut loaded = Loaded {
             programs: Vec::new(),
@@ -122,7 +127,10 @@ impl Loaded {
 
 /// The hooks that this kernel has; fails where it lacks one that is needed.
 fn hooks(parts: &Parts, btf: &Btf, wanted: &Resolved) -> Result<Vec<Hook>> {
-    let asked = |hook: &&Hook| hook.when == 0 || wanted.filter.switches & hook.when != 0;
+    let asked = |hook: &&Hook| {
+        let replaced = hook.replaced_by.is_some_and(|better| btf.tracepoint(better).is_some());
+        !replaced && (hook.when == 0 || wanted.filter.switches & hook.when != 0)
+    };
     let hooks: Vec<Hook> = parts.hooks.iter().filter(asked).copied().collect();
     let fits = |hook: &&Hook| {
         let has = btf.tracepoint(hook.tracepoint);
@@ -131,7 +139,7 @@ fn hooks(parts: &Parts, btf: &Btf, wanted: &Resolved) -> Result<Vec<Hook>> {
     let mut found: Vec<Hook> = hooks.iter().filter(fits).copied().collect();
     // Of hooks on one tracepoint, for different kernels, one is enough.
     let served = |hook: &&Hook| found.iter().any(|one| one.tracepoint == hook.tracepoint);
-    if let Some(missing) = hooks.iter().find(|hook| !served(hook)) {
+    if let Some(missing) = hooks.iter().find(|hook| !hook.optional && !served(hook)) {
         return Err(Error::failed(
             format!("cannot run {}", parts.name),
             format!("this kernel has no tracepoint {}", missing.tracepoint),
@@ -150,6 +158,7 @@ fn write_in(object: &mut Object, parts: &Parts, btf: &Btf, wanted: &Resolved) ->
     for known in parts.known.iter().copied().flatten().chain(OF_FILTER) {
         numbers.push((known.variable, number(parts.name, known, btf)?.to_ne_bytes()));
     }
+    numbers.extend(parts.numbers.iter().map(|(variable, number)| (*variable, number.to_ne_bytes())));
     let mut globals: HashMap<&str, (&[u8], bool)> =
         numbers.iter().map(|(variable, bytes)| (*variable, (bytes.as_slice(), false))).collect();
     globals.insert("FILTER", (wanted.filter.bytes(), false));
@@ -167,6 +176,7 @@ fn number(probe: &str, known: &Known, btf: &Btf) -> Result<u32> {
         Value::Number(number) => Ok(number.and_then(|number| u32::try_from(number).ok()).unwrap_or(ABSENT)),
         Value::Optional(names) => Ok(first(names).unwrap_or(ABSENT)),
         Value::Bit(names) => Ok(names.iter().find_map(|name| btf.bit(name)).unwrap_or(ABSENT)),
+        Value::Tracepoint(name) => Ok(btf.tracepoint(name).map_or(ABSENT, |_| 1)),
         Value::Field(names) => first(names).ok_or_else(|| {
             Error::failed(
                 format!("cannot run {probe}"),
@@ -180,12 +190,15 @@ fn number(probe: &str, known: &Known, btf: &Btf) -> Result<u32> {
 type Made = HashMap<String, (MapData, aya_obj::Map)>;
 
 /// Makes the object's maps.
-fn make_maps(object: &mut Object, room: u32) -> io::Result<Made> {
+fn make_maps(object: &mut Object, parts: &Parts) -> io::Result<Made> {
     raise_memlock();
     let mut made = HashMap::new();
     for (name, mut map) in object.maps.drain() {
         if name == "EVENTS" {
-            map.set_max_entries(room);
+            map.set_max_entries(parts.room);
+        }
+        if let Some((_, entries)) = parts.table.filter(|(table, _)| *table == name) {
+            map.set_max_entries(entries);
         }
         let data = MapData::create(map.clone(), &name, None).map_err(|error| match error {
             aya::maps::MapError::CreateError { io_error, .. } => io_error,
@@ -266,7 +279,8 @@ mod tests {
         let empty = [&0xeb9f_u16.to_ne_bytes()[..], &[1, 0], &header, &[0]].concat();
         let btf = Btf::parse(empty).unwrap();
         const HOOKS: &[Hook] = &[Hook::new("f", "cap_capable").since("6.14")];
-        let parts = Parts { name: "capable", object: &[], hooks: HOOKS, known: &[], room: 0 };
+        let (table, numbers) = (None, Vec::new());
+        let parts = Parts { name: "capable", object: &[], hooks: HOOKS, known: &[], room: 0, table, numbers };
         let error = hooks(&parts, &btf, &crate::Filter::all().resolve().unwrap()).unwrap_err();
         assert_eq!(error.to_string(), "cannot run capable: this kernel has no tracepoint cap_capable");
         assert_eq!(error.hint(), Some("kernels have it since 6.14"));

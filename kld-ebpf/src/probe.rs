@@ -3,32 +3,42 @@
 //! The probes of kld's tools are here. Bring your own by implementing [`Probe`] for a type of yours: the loader is
 //! the same.
 
+mod block;
 mod capable;
+mod count;
 mod drop;
 mod exec;
 mod exit;
+mod irq;
 mod kill;
 mod mount;
 mod oom;
 mod open;
 mod reclaim;
 mod retransmit;
+mod rtt;
+mod sched;
 mod socket;
 mod stat;
 mod syscall;
 mod tcp;
 mod thread;
 
+pub use block::{BioLatency, BioPattern, BioSnoop, BioTop, BiteSize, only_disk};
 pub use capable::Capable;
+pub use count::SysCount;
 pub use drop::{DropReasons, TcpDrop};
 pub use exec::Exec;
 pub use exit::{Ended, Exit};
+pub use irq::{HardIrqDist, HardIrqs, SoftIrqDist, SoftIrqs, hard_name, soft_name};
 pub use kill::Kill;
 pub use mount::{Mount, MountCall};
 pub use oom::{OomKill, Victim};
 pub use open::Open;
 pub use reclaim::Reclaim;
 pub use retransmit::TcpRetransmit;
+pub use rtt::TcpRtt;
+pub use sched::{CpuDist, RunqLat, RunqSlower, TASKS};
 pub use socket::{Bind, CALLED_ON, Listen, OWNED, TcpAccept};
 pub use stat::Stat;
 pub use syscall::{PARENTS, REGISTERS};
@@ -69,6 +79,10 @@ pub struct Hook {
     pub arguments: Option<usize>,
     /// Only where one of these switches is on; 0: always.
     pub when: u32,
+    /// Only where the kernel lacks this tracepoint, which tells more.
+    pub replaced_by: Option<&'static str>,
+    /// Whether the probe can do without.
+    pub optional: bool,
     /// The first kernel that has it, to be told where it is absent.
     pub since: &'static str,
 }
@@ -76,7 +90,15 @@ pub struct Hook {
 impl Hook {
     /// A tracepoint that every kernel with ring buffers (5.8) has.
     pub const fn new(function: &'static str, tracepoint: &'static str) -> Hook {
-        Hook { function, tracepoint, arguments: None, when: 0, since: "5.8" }
+        Hook {
+            function,
+            tracepoint,
+            arguments: None,
+            when: 0,
+            replaced_by: None,
+            optional: false,
+            since: "5.8",
+        }
     }
 
     /// For kernels where the tracepoint has so many arguments. Of several such hooks one is enough.
@@ -88,6 +110,18 @@ impl Hook {
     /// Only where one of these switches is on.
     pub const fn when(mut self, switches: u32) -> Hook {
         self.when = switches;
+        self
+    }
+
+    /// Only where the kernel lacks this other tracepoint, which tells more.
+    pub const fn replaced_by(mut self, better: &'static str) -> Hook {
+        self.replaced_by = Some(better);
+        self
+    }
+
+    /// Only where the kernel has it.
+    pub const fn optional(mut self) -> Hook {
+        self.optional = true;
         self
     }
 
@@ -117,6 +151,8 @@ pub enum Value {
     /// The place, counted in bits, of the first of these [bits](crate::Btf::bit) that the kernel has; the program can
     /// do without.
     Bit(&'static [&'static str]),
+    /// 1 where the kernel has this tracepoint.
+    Tracepoint(&'static str),
     /// A number that this program's compiler knows, such as a system call's; `None` where the processor has none.
     Number(Option<i64>),
 }
@@ -135,6 +171,11 @@ impl Known {
     /// The place of a bit that may be absent.
     pub const fn bit(variable: &'static str, names: &'static [&'static str]) -> Known {
         Known { variable, value: Value::Bit(names) }
+    }
+
+    /// Whether the kernel has a tracepoint.
+    pub const fn tracepoint(variable: &'static str, name: &'static str) -> Known {
+        Known { variable, value: Value::Tracepoint(name) }
     }
 
     /// A system call that every processor has.

@@ -3,9 +3,10 @@
 
 use std::ffi::CStr;
 use std::io;
+use std::mem::offset_of;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
-use aya_obj::generated::bpf_insn;
+use aya_obj::generated::{bpf_insn, bpf_prog_info};
 use libc::c_int;
 
 const MAP_UPDATE_ELEM: c_int = 2;
@@ -112,8 +113,19 @@ pub fn measure() -> io::Result<OwnedFd> {
     unsafe { bpf_descriptor(ENABLE_STATS, &0_u32) }
 }
 
-/// How long a program has run, in nanoseconds, and how often, while that was measured.
-pub fn cost(program: BorrowedFd<'_>) -> io::Result<(u64, u64)> {
+/// What the kernel keeps of a program.
+#[derive(Debug, Clone, Copy)]
+pub struct Kept {
+    /// How long it has run, in nanoseconds, while that was [measured](measure).
+    pub time: u64,
+    /// How often, likewise.
+    pub runs: u64,
+    /// How often it was not run, since it ran on that processor already. Kernels before 5.12 do not tell.
+    pub missed: u64,
+}
+
+/// What the kernel keeps of a program.
+pub fn kept(program: BorrowedFd<'_>) -> io::Result<Kept> {
     #[repr(C)]
     struct Info {
         program: u32,
@@ -132,8 +144,20 @@ pub fn cost(program: BorrowedFd<'_>) -> io::Result<(u64, u64)> {
     // SAFETY: the room is as long as it says; all zeros asks for no list.
     unsafe { bpf(OBJ_GET_INFO_BY_FD, &arguments)? };
     let number = |at: usize| u64::from_ne_bytes(std::array::from_fn(|byte| told.0[at + byte]));
-    Ok((number(RUN_TIME), number(RUN_TIME + 8)))
+    Ok(Kept {
+        time: number(offset_of!(bpf_prog_info, run_time_ns)),
+        runs: number(offset_of!(bpf_prog_info, run_cnt)),
+        missed: number(offset_of!(bpf_prog_info, recursion_misses)),
+    })
 }
 
-/// Where `struct bpf_prog_info` has run_time_ns; run_cnt follows.
-const RUN_TIME: usize = std::mem::offset_of!(aya_obj::generated::bpf_prog_info, run_time_ns);
+/// Waits until every program that runs now has ended. Where the kernel cannot tell (it refuses with nohz_full), that is
+/// a matter of microseconds, and it is waited for much longer.
+pub fn wait_for_programs() {
+    const MEMBARRIER_CMD_GLOBAL: c_int = 1;
+    // SAFETY: the command takes nothing. It returns when every processor has left what no other task may interrupt,
+    // which programs on tracepoints are.
+    if unsafe { libc::syscall(libc::SYS_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0) } != 0 {
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+}

@@ -1,20 +1,19 @@
 //! A probe that runs, and the stream of what it tells.
 
 use std::marker::PhantomData;
-use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use aya::Pod;
-use aya::maps::{Map, MapData, PerCpuArray, RingBuf};
+use aya::maps::{Map, MapData, RingBuf};
 use kld_core::timing::phase;
 use kld_core::{Error, Result};
 use kld_ebpf_events::Counts;
 
-use crate::loader::{Loaded, Parts};
+use crate::loader::Parts;
 use crate::probe::Probe;
-use crate::{Btf, Filter, sys};
+use crate::running::Running;
+use crate::{Btf, Filter};
 
 /// How often the ring is looked into. The programs wake nobody, since that would be most of what they cost.
 pub const POLL: Duration = Duration::from_millis(5);
@@ -25,13 +24,11 @@ pub(crate) const LOOK: u64 = 256;
 /// A probe that runs. As an iterator it waits for events; it ends when it is [stopped](Tracer::stopper) or its
 /// [time](Tracer::stop_at) has come. Dropping it takes the programs out of the kernel.
 pub struct Tracer<P> {
-    loaded: Loaded,
+    running: Running,
     ring: RingBuf<MapData>,
-    counts: PerCpuArray<MapData, Counted>,
     end: Arc<AtomicBool>,
     deadline: Option<Instant>,
     detached: bool,
-    measuring: Option<OwnedFd>,
     read: u64,
     probe: PhantomData<fn() -> P>,
 }
@@ -40,23 +37,6 @@ impl<P: Probe> std::fmt::Debug for Tracer<P> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Tracer").field("probe", &P::NAME).field("read", &self.read).finish_non_exhaustive()
     }
-}
-
-/// [`Counts`] as a map's value.
-#[derive(Clone, Copy)]
-#[repr(transparent)]
-struct Counted(Counts);
-
-// SAFETY: Counts is plain data.
-unsafe impl Pod for Counted {}
-
-/// What a tracer has cost so far.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Cost {
-    /// How often its programs have run.
-    pub runs: u64,
-    /// How long, all together.
-    pub time: Duration,
 }
 
 /// Ends a tracer's stream from elsewhere: a signal's handler, another thread.
@@ -83,25 +63,22 @@ impl<P: Probe> Tracer<P> {
 
     /// The same where the kernel's description is at hand: read once, it serves any number of probes.
     pub fn start_on(btf: &Btf, filter: &Filter) -> Result<Self> {
-        let parts =
-            Parts { name: P::NAME, object: P::OBJECT, hooks: P::HOOKS, known: P::KNOWN, room: P::ROOM };
+        let parts = Parts {
+            name: P::NAME,
+            object: P::OBJECT,
+            hooks: P::HOOKS,
+            known: P::KNOWN,
+            room: P::ROOM,
+            table: None,
+            numbers: filter.numbers.clone(),
+        };
         let mut wanted = filter.resolve()?;
         wanted.filter.switches |= P::SWITCHES;
-        let mut loaded = Loaded::load(&parts, btf, &wanted)?;
+        let mut running = Running::start(&parts, btf, &wanted)?;
         let failed = |cause| Error::failed(format!("cannot read the events of {}", P::NAME), cause);
-        let ring = RingBuf::try_from(Map::RingBuf(loaded.take("EVENTS")?)).map_err(failed)?;
-        let counts = PerCpuArray::try_from(Map::PerCpuArray(loaded.take("COUNTS")?)).map_err(failed)?;
-        Ok(Tracer {
-            loaded,
-            ring,
-            counts,
-            end: Arc::default(),
-            deadline: None,
-            detached: false,
-            measuring: None,
-            read: 0,
-            probe: PhantomData,
-        })
+        let ring = RingBuf::try_from(Map::RingBuf(running.take("EVENTS")?)).map_err(failed)?;
+        let (end, probe) = (Arc::default(), PhantomData);
+        Ok(Tracer { running, ring, end, deadline: None, detached: false, read: 0, probe })
     }
 
     /// The stream ends at this time.
@@ -164,7 +141,7 @@ impl<P: Probe> Tracer<P> {
 
     /// Takes the programs off their tracepoints. What they have told by then can still be read.
     pub fn detach(&mut self) {
-        self.loaded.detach();
+        self.running.detach();
         self.detached = true;
     }
 
@@ -178,40 +155,20 @@ impl<P: Probe> Tracer<P> {
         self.read
     }
 
-    /// What the programs have counted, by processor. After [`detach`](Self::detach) and when all is read, what was
-    /// seen is what was read and what was lost.
-    pub fn counts_by_cpu(&self) -> Result<Vec<Counts>> {
-        let all = self.counts.get(&0, 0);
-        let all = all.map_err(|cause| Error::failed("cannot read what was counted", cause))?;
-        Ok(all.iter().map(|counted| counted.0).collect())
+    /// What the programs have counted. After [`detach`](Self::detach) and when all is read, what was seen is what was
+    /// read and what was lost.
+    pub fn counts(&self) -> Result<Counts> {
+        self.running.counts()
     }
 
-    /// The same for all processors together.
-    pub fn counts(&self) -> Result<Counts> {
-        let all = self.counts_by_cpu()?;
-        let sum =
-            |total: Counts, one: &Counts| Counts { seen: total.seen + one.seen, lost: total.lost + one.lost };
-        Ok(all.iter().fold(Counts::default(), sum))
+    /// The programs themselves: what they have counted, and what they cost.
+    pub fn running(&self) -> &Running {
+        &self.running
     }
 
     /// From now on the kernel measures what the programs cost. That needs CAP_SYS_ADMIN, and itself costs a little.
     pub fn measure(&mut self) -> Result<()> {
-        let measuring = sys::measure();
-        self.measuring = Some(measuring.map_err(|cause| {
-            Error::failed("cannot measure what the programs cost", cause)
-                .with_hint("that needs CAP_SYS_ADMIN")
-        })?);
-        Ok(())
-    }
-
-    /// What the programs have cost since [`measure`](Self::measure), in the order of their names.
-    pub fn cost(&self) -> Result<Vec<(&'static str, Cost)>> {
-        let cost = |program: &crate::loader::Program| {
-            let (time, runs) = sys::cost(program.fd.as_fd())
-                .map_err(|cause| Error::failed("cannot read what the programs cost", cause))?;
-            Ok((program.name, Cost { runs, time: Duration::from_nanos(time) }))
-        };
-        self.loaded.programs.iter().map(cost).collect()
+        self.running.measure()
     }
 }
 

@@ -64,8 +64,20 @@ pub fn port_argument(matches: &ArgMatches) -> u64 {
     matches.get_one::<u16>("port").copied().unwrap_or(0).into()
 }
 
-/// The flags that say how long.
+/// The flags that say how long, or how many.
 fn until(command: Command) -> Command {
+    ends(command).arg(
+        Arg::new("count")
+            .long("count")
+            .short('n')
+            .value_name("N")
+            .value_parser(clap::value_parser!(u64).range(1..))
+            .help("End after so many events"),
+    )
+}
+
+/// When a tool ends, and what it tells then.
+pub fn ends(command: Command) -> Command {
     command.args([
         Arg::new("duration")
             .long("duration")
@@ -73,12 +85,6 @@ fn until(command: Command) -> Command {
             .value_name("TIME")
             .value_parser(duration)
             .help("End after so many seconds (10, 0.5) or as written (10s, 5m, 1h)"),
-        Arg::new("count")
-            .long("count")
-            .short('n')
-            .value_name("N")
-            .value_parser(clap::value_parser!(u64).range(1..))
-            .help("End after so many events"),
         Arg::new("stats")
             .long("stats")
             .action(ArgAction::SetTrue)
@@ -127,6 +133,10 @@ pub fn wanted(matches: &ArgMatches) -> Result<Wanted> {
 }
 
 fn filter(matches: &ArgMatches) -> Result<Filter> {
+    // Some tools have no flags that say whose.
+    if matches.try_contains_id("user").is_err() {
+        return Ok(Filter::all());
+    }
     let owner = |id: &str| matches.get_one::<String>(id).map(|name| group_of(id, name)).transpose();
     let cgroup = match matches.get_one::<PathBuf>("cgroup") {
         Some(folder) => Some(folder.clone()),
@@ -137,8 +147,7 @@ fn filter(matches: &ArgMatches) -> Result<Filter> {
         uid: matches.get_one::<String>("user").map(|user| uid(user)).transpose()?,
         comm: matches.try_get_one::<String>("comm").ok().flatten().cloned(),
         cgroup,
-        switches: 0,
-        argument: 0,
+        ..Filter::default()
     })
 }
 
@@ -164,6 +173,14 @@ fn uid(user: &str) -> Result<u32> {
     found
         .map(|user| user.uid.as_raw())
         .ok_or_else(|| Error::usage(format!("there is no user '{}'", user.escape_debug())))
+}
+
+/// A length of time that is not zero.
+pub fn interval(text: &str) -> Result<Duration, String> {
+    duration(text).and_then(|time| match time >= Duration::from_millis(10) {
+        true => Ok(time),
+        false => Err("an interval is 10 ms or longer".into()),
+    })
 }
 
 /// Seconds, or a number with a unit.

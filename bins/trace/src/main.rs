@@ -2,26 +2,43 @@
 
 mod args;
 mod bindsnoop;
+mod biolatency;
+mod biopattern;
+mod biosnoop;
+mod biotop;
+mod bitesize;
 mod capable;
+mod cpudist;
+mod disk;
 mod drsnoop;
 mod execsnoop;
 mod exitsnoop;
+mod hardirqs;
+mod histogram;
+mod irq;
 mod killsnoop;
 mod mountsnoop;
 mod oomkill;
 mod opensnoop;
 mod probe;
+mod prometheus;
+mod runqlat;
+mod runqslower;
+mod softirqs;
 mod solisten;
 mod stats;
 mod statsnoop;
 mod stop;
 mod stream;
+mod syscount;
+mod tables;
 mod tcpaccept;
 mod tcpconnect;
 mod tcpconnlat;
 mod tcpdrop;
 mod tcplife;
 mod tcpretrans;
+mod tcprtt;
 mod tcpstates;
 mod threadsnoop;
 mod view;
@@ -40,10 +57,22 @@ const TOOLS: &[Tool] = &[
     mountsnoop::TOOL,
     threadsnoop::TOOL,
     capable::TOOL,
+    biolatency::TOOL,
+    biopattern::TOOL,
+    biosnoop::TOOL,
+    biotop::TOOL,
+    bitesize::TOOL,
+    cpudist::TOOL,
+    hardirqs::TOOL,
+    runqlat::TOOL,
+    runqslower::TOOL,
+    softirqs::TOOL,
+    syscount::TOOL,
     tcpconnect::TOOL,
     tcpaccept::TOOL,
     tcpconnlat::TOOL,
     tcplife::TOOL,
+    tcprtt::TOOL,
     tcpstates::TOOL,
     tcpretrans::TOOL,
     tcpdrop::TOOL,

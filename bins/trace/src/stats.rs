@@ -2,15 +2,15 @@
 
 use kld_core::Result;
 use kld_core::tool::Context;
-use kld_ebpf::{Probe, Tracer};
+use kld_ebpf::Running;
+use kld_ebpf::events::Counts;
 use nix::sys::resource::{UsageWho, getrusage};
 use serde_json::{Value, json};
 
 /// Tells of losses, and with `--stats` of everything.
-pub fn report<P: Probe>(context: &Context, tracer: &Tracer<P>, all: bool) -> Result<()> {
-    let counts = tracer.counts()?;
+pub fn report(context: &Context, running: &Running, counts: Counts, all: bool) -> Result<()> {
     if counts.lost > 0 {
-        let cpus = tracer.counts_by_cpu()?;
+        let cpus = running.counts_by_cpu()?;
         let lossy = cpus.iter().enumerate().filter(|(_, counts)| counts.lost > 0);
         let where_: Vec<String> = lossy.map(|(cpu, counts)| format!("CPU {cpu}: {}", counts.lost)).collect();
         context.ui.note(format!(
@@ -20,17 +20,23 @@ pub fn report<P: Probe>(context: &Context, tracer: &Tracer<P>, all: bool) -> Res
             where_.join(", ")
         ));
     }
+    let missed = running.missed()?;
+    if missed > 0 {
+        context
+            .ui
+            .note(format!("{missed} events were not looked at, since they interrupted the same program"));
+    }
     if !all {
         return Ok(());
     }
-    let cost = tracer.cost()?;
+    let cost = running.cost()?;
     let kernel: f64 = cost.iter().map(|(_, cost)| cost.time.as_secs_f64()).sum();
     let runs: u64 = cost.iter().map(|(_, cost)| cost.runs).sum();
     let (cpu, memory) = own();
     let each = if counts.seen > 0 { kernel * 1e9 / counts.seen as f64 } else { 0.0 };
     if context.ui.json {
         let value = json!({"stats": {
-            "seen": counts.seen, "lost": counts.lost, "cpu_s": cpu, "memory_bytes": memory,
+            "seen": counts.seen, "lost": counts.lost, "missed": missed, "cpu_s": cpu, "memory_bytes": memory,
             "kernel_s": kernel, "runs": runs,
             "programs": cost.iter().map(|(name, cost)| json!({
                 "name": name, "runs": cost.runs, "kernel_s": cost.time.as_secs_f64(),

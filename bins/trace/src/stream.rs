@@ -82,5 +82,5 @@ pub fn run<P: Lines>(context: &Context, wanted: &Wanted, flags: Vec<&'static str
         }
     }
     tracer.detach();
-    stats::report(context, &tracer, wanted.stats)
+    stats::report(context, tracer.running(), tracer.counts()?, wanted.stats)
 }

@@ -25,6 +25,8 @@ pub struct View {
     cgroups: Option<Cgroups>,
     /// Why packets are dropped, by name.
     pub reasons: DropReasons,
+    /// The most rows of a table.
+    pub most: usize,
 }
 
 impl View {
@@ -34,7 +36,7 @@ impl View {
         let since_1970 =
             SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_nanos() as u64);
         let (epoch, cgroups) = (since_1970.saturating_sub(began), owners.then(Cgroups::look));
-        View { flags, began, epoch, cgroups, reasons: DropReasons::default() }
+        View { flags, began, epoch, cgroups, reasons: DropReasons::default(), most: usize::MAX }
     }
 
     /// Whether a flag is set.

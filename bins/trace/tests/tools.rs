@@ -2,39 +2,17 @@
 #![allow(clippy::disallowed_types, reason = "tests run tools as a person would")]
 #![allow(clippy::print_stderr, reason = "a test says why it does not run")]
 
+mod common;
+
+use std::io::Write;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
-use kld_ebpf::privilege;
 use kld_test_support::tool;
 
-/// The folder with links to the tools; the test's own, gone with it.
-struct Tools(tempfile::TempDir);
-
-impl Tools {
-    fn new() -> Tools {
-        Tools(tempfile::tempdir().unwrap())
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        tool::link_to(self.0.path(), name, Path::new(env!("CARGO_BIN_EXE_kld-trace")))
-    }
-
-    fn start(&self, name: &str, args: &[&str]) -> Child {
-        let mut command = tool::command(&self.path(name));
-        command.args(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
-    }
-}
-
-fn cannot_trace() -> bool {
-    let able = privilege::check().and_then(|()| privilege::check_pid_namespace());
-    if let Err(error) = &able {
-        eprintln!("not tested: {error}");
-    }
-    able.is_err()
-}
+use common::{Tools, cannot_trace};
 
 /// How many descriptors of BPF programs, maps and links a process holds.
 fn held(pid: u32) -> usize {
@@ -87,6 +65,12 @@ fn after_its_time_a_signal_or_a_kill_nothing_is_left() {
     if cannot_trace() {
         return;
     }
+    // One that tells events, and one that keeps a table.
+    nothing_is_left("opensnoop");
+    nothing_is_left("runqlat");
+}
+
+fn nothing_is_left(tool: &str) {
     let tools = Tools::new();
     for (how, signal, code) in [
         ("its time", None, Some(0)),
@@ -95,7 +79,7 @@ fn after_its_time_a_signal_or_a_kill_nothing_is_left() {
         ("SIGKILL", Some(libc::SIGKILL), None),
     ] {
         let time = if signal.is_some() { "60" } else { "2" };
-        let mut child = tools.start("opensnoop", &["-d", time, "-c", "nobody-has-this"]);
+        let mut child = tools.start(tool, &["-d", time, "-c", "nobody-has-this"]);
         // Programs, the ring and the link.
         wait_for("the tool", || held(child.id()) >= 5 && !programs_of(child.id()).is_empty());
         std::thread::sleep(Duration::from_millis(100));
@@ -302,7 +286,29 @@ fn every_tool_prints_its_columns_and_its_json() {
     let unmount = || _ = unsafe { libc::umount2(c"/nonexistent/mount".as_ptr(), 0) };
     // SAFETY: nothing changes.
     let chroot = || _ = unsafe { libc::chroot(c"/".as_ptr()) };
-    let all: [Row<'_>; 15] = [
+    let mut file = tempfile::tempfile_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let file = std::cell::RefCell::new(&mut file);
+    let write = || {
+        file.borrow_mut().write_all(b"work").unwrap();
+        file.borrow_mut().sync_all().unwrap();
+    };
+    let sleep = || std::thread::sleep(Duration::from_millis(1));
+    let all: [Row<'_>; 17] = [
+        (
+            "biosnoop",
+            "TIME(s)     COMM           PID     DISK      T SECTOR     BYTES   LAT(ms)",
+            &write,
+            " W ",
+            "taken_s",
+        ),
+        (
+            "runqslower",
+            "TIME     COMM             TID           LAT(us)",
+            &sleep,
+            // Whichever of this process's threads waits first, or the tool itself, which it has started.
+            ":",
+            "waited_s",
+        ),
         (
             "statsnoop",
             "PID     COMM               FD ERR PATH",
@@ -395,12 +401,14 @@ fn every_tool_prints_its_columns_and_its_json() {
         "granted",
     );
     for (name, heading, deed, said, field) in all.into_iter().chain(has_cap_capable.then_some(capable)) {
-        let text = one_line(&tools, name, &[], deed);
+        // Waits of any length.
+        let more = if name == "runqslower" { &["0"][..] } else { &[] };
+        let text = one_line(&tools, name, more, deed);
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!((lines.len(), lines[0]), (2, heading), "{name}");
         assert!(lines[1].contains(said), "{name}: {}", lines[1]);
         let json: serde_json::Value =
-            serde_json::from_str(&one_line(&tools, name, &["--json"], deed)).unwrap();
+            serde_json::from_str(&one_line(&tools, name, &[&["--json"], more].concat(), deed)).unwrap();
         assert!(
             json.get(field).is_some() && json["time_ns"].as_u64() > Some(1_600_000_000_000_000_000),
             "{name}: {json}"

@@ -3,11 +3,16 @@
 #![no_std]
 #![deny(missing_docs)]
 
+pub mod block;
 pub mod file;
 pub mod filter;
+pub mod histogram;
+pub mod irq;
 pub mod memory;
 pub mod process;
+pub mod sched;
 pub mod socket;
+pub mod table;
 pub mod tcp;
 
 /// The most bytes of a task's name that the kernel keeps, its NUL included.

@@ -105,3 +105,12 @@ unsafe impl Plain for Kill {}
 unsafe impl Plain for Thread {}
 // SAFETY: as above.
 unsafe impl Plain for Capable {}
+
+/// The switch for system calls by process, where else they are counted by number.
+pub const CALLS_BY_PROCESS: u32 = 1;
+/// The switch for how long system calls take.
+pub const CALLS_TIMED: u32 = 2;
+/// The switch for system calls that have failed only.
+pub const CALLS_FAILED: u32 = 4;
+/// What is added to a system call's number where a 32-bit program made it.
+pub const CALL_32: u64 = 1 << 32;

@@ -93,3 +93,21 @@ unsafe impl Plain for State {}
 unsafe impl Plain for Retransmit {}
 // SAFETY: as above.
 unsafe impl Plain for Drop {}
+
+/// The switch for a distribution for each local address.
+pub const BY_LOCAL: u32 = 1;
+/// The switch for a distribution for each remote address.
+pub const BY_REMOTE: u32 = 2;
+
+/// An address; zeros where all are one.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Address {
+    /// AF_INET or AF_INET6.
+    pub family: u64,
+    /// The address; of one of version 4 the first four bytes.
+    pub bytes: [u8; 16],
+}
+
+// SAFETY: repr(C), integers only, no gap between them.
+unsafe impl Plain for Address {}

@@ -86,7 +86,7 @@ pub fn wanted_pid(pid: u32) -> bool {
 
 /// Both halves at once: a loop over the bytes would be unrolled.
 #[inline(always)]
-fn same(a: &[u8; 16], b: &[u8; 16]) -> bool {
+pub(crate) fn same(a: &[u8; 16], b: &[u8; 16]) -> bool {
     u128::from_ne_bytes(*a) == u128::from_ne_bytes(*b)
 }
 

@@ -7,9 +7,11 @@ pub mod output;
 pub mod read;
 pub mod socket;
 pub mod syscall;
+pub mod table;
 pub mod task;
 pub mod tcp;
 pub mod text;
+pub mod whose;
 
 /// The helpers that programs call are the kernel's under the GPL; our code is under either licence of kld's.
 #[unsafe(link_section = "license")]

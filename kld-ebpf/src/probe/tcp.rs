@@ -181,12 +181,16 @@ const ESTABLISHED: u64 = 1;
 
 /// A connection's two ends.
 pub(super) fn ends(flow: &tcp::Flow) -> (SocketAddr, SocketAddr) {
-    let address = |bytes: [u8; 16]| match i32::from(flow.family) {
+    let (local, remote) = (address(flow.family, flow.local), address(flow.family, flow.remote));
+    (SocketAddr::new(local, flow.local_port), SocketAddr::new(remote, flow.remote_port))
+}
+
+/// An address of either family.
+pub(super) fn address(family: u16, bytes: [u8; 16]) -> IpAddr {
+    match i32::from(family) {
         libc::AF_INET => IpAddr::V4(Ipv4Addr::new(bytes[0], bytes[1], bytes[2], bytes[3])),
         _ => IpAddr::V6(Ipv6Addr::from(bytes)),
-    };
-    let (local, remote) = (address(flow.local), address(flow.remote));
-    (SocketAddr::new(local, flow.local_port), SocketAddr::new(remote, flow.remote_port))
+    }
 }
 
 /// A state's name, as net/tcp_states.h has it.

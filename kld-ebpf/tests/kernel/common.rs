@@ -1,13 +1,14 @@
 //! Generators of known events, and whether this host lets them be traced.
 
+use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{Ipv6Addr, SocketAddr, TcpListener};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 
 use kld_ebpf::events::Counts;
-use kld_ebpf::{Filter, Probe, Tracer, privilege};
-use nix::sys::wait::waitpid;
+use kld_ebpf::{Filter, Probe, Summary, Table, Tracer, privilege};
+use nix::sys::wait::{Id, WaitPidFlag, waitid, waitpid};
 use nix::unistd::{ForkResult, Pid, fork};
 
 /// Says why nothing can be traced here, and whether that is so: without root there is nothing to test. As root
@@ -53,9 +54,18 @@ impl Generator {
     }
 
     /// Gives the word, and waits until all is done.
-    pub fn go(mut self) {
+    pub fn go(self) {
+        self.go_and_look(|_| ());
+    }
+
+    /// The same, with a last look at the process before it is gone.
+    pub fn go_and_look<T>(mut self, look: impl FnOnce(u32) -> T) -> T {
         self.word.write_all(b"!").unwrap();
-        waitpid(Pid::from_raw(self.pid as i32), None).unwrap();
+        let pid = Pid::from_raw(self.pid as i32);
+        waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT).unwrap();
+        let seen = look(self.pid);
+        waitpid(pid, None).unwrap();
+        seen
     }
 }
 
@@ -134,4 +144,19 @@ pub fn address_of(address: SocketAddr) -> (libc::sockaddr_in6, u32) {
 /// A port that nobody has, of both versions.
 pub fn free_port() -> u16 {
     TcpListener::bind((Ipv6Addr::UNSPECIFIED, 0)).unwrap().local_addr().unwrap().port()
+}
+
+/// All that a probe counts of what a generator does, and a last look at that. Nothing may be lost.
+pub fn tally<S: Summary, T>(
+    generator: Generator,
+    filter: &Filter,
+    look: impl FnOnce(u32) -> T,
+) -> (BTreeMap<S::Key, S::Value>, T) {
+    println!("probe: {}", S::NAME);
+    let mut table = Table::<S>::start(filter).unwrap_or_else(|error| panic!("{error}"));
+    let seen = generator.go_and_look(look);
+    table.detach();
+    let rows = table.take().unwrap();
+    assert_eq!(table.counts().unwrap().lost, 0);
+    (rows, seen)
 }

@@ -2,12 +2,15 @@
 #![allow(clippy::print_stderr, reason = "a test says why it does not run")]
 #![allow(clippy::print_stdout, reason = "and what it is about")]
 
+mod block;
 mod common;
+mod count;
 mod file;
 mod loss;
 mod memory;
 mod open;
 mod process;
+mod sched;
 mod socket;
 mod stream;
 mod tcp;

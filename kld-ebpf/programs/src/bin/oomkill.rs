@@ -11,9 +11,8 @@ use kld_ebpf_programs::current::{task, wanted};
 use kld_ebpf_programs::output::send;
 use kld_ebpf_programs::read::{Known, field, known};
 use kld_ebpf_programs::task::process;
+use kld_ebpf_programs::whose::name;
 
-#[unsafe(no_mangle)]
-static TASK_COMM: Known = known();
 #[unsafe(no_mangle)]
 static TASK_MM: Known = known();
 #[unsafe(no_mangle)]
@@ -39,7 +38,7 @@ pub fn marked(ctx: RawTracePointContext) -> i32 {
         (*event).uid = uid;
         (*event).adjusted = i32::from(field::<i16>(field(victim, &TASK_SIGNAL), &SIGNAL_ADJUSTED));
         (*event).told = 1;
-        (*event).comm = field(victim, &TASK_COMM);
+        (*event).comm = name(victim);
     });
     0
 }

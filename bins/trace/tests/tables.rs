@@ -1,0 +1,167 @@
+//! What the tools print that count in the kernel, and what they refuse.
+#![allow(clippy::disallowed_types, reason = "tests run tools as a person would")]
+#![allow(clippy::print_stderr, reason = "a test says why it does not run")]
+
+mod common;
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use kld_test_support::tool;
+
+use common::{Tools, cannot_trace};
+
+#[test]
+fn what_tables_cannot_mean_is_refused_before_anything_is_loaded() {
+    if cannot_trace() {
+        return;
+    }
+    let tools = Tools::new();
+    for (tool, args, said) in [
+        ("biolatency", &["--disk", "no-such-disk"][..], "error: there is no disk 'no-such-disk'\nhint: "),
+        ("biosnoop", &["--disk", "../block/x"], "error: there is no disk '../block/x'\nhint: "),
+        ("runqlat", &["0"], "error: invalid value '0'"),
+        ("runqlat", &["1", "0"], "error: invalid value '0'"),
+        ("runqlat", &["-P", "-L"], "error: the argument '--pids' cannot be used with '--tids'"),
+        ("syscount", &["-e", "ENONSENSE"], "error: invalid value 'ENONSENSE'"),
+        ("syscount", &["--syscall", "nonsense"], "error: invalid value 'nonsense'"),
+        ("tcprtt", &["-p", "1"], "error: unexpected argument '-p' found"),
+        ("tcprtt", &["--lport", "70000"], "error: invalid value '70000'"),
+    ] {
+        let mut command: Command = tool::command(&tools.path(tool));
+        command.args(args);
+        let ran = tool::run(command);
+        assert_eq!((ran.code, ran.stdout.as_str()), (Some(2), ""), "{tool} {args:?}: {}", ran.stderr);
+        assert!(ran.stderr.starts_with(said), "{tool} {args:?}: {}", ran.stderr);
+    }
+}
+
+/// Runs a tool to its end, while a thread makes work of every kind.
+fn run_beside_work(tools: &Tools, name: &str, args: &[&str]) -> String {
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut file = tempfile::tempfile_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+            while !over.load(Ordering::Relaxed) {
+                file.write_all(b"work").unwrap();
+                file.sync_all().unwrap();
+                let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+                let mut client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+                listener.accept().unwrap().0.write_all(b"work").unwrap();
+                client.read_exact(&mut [0; 4]).unwrap();
+                std::thread::sleep(Duration::from_millis(2));
+            }
+        });
+        let mut command: Command = tool::command(&tools.path(name));
+        command.args(args);
+        let ran = tool::run(command);
+        over.store(true, Ordering::Relaxed);
+        assert_eq!(ran.code, Some(0), "{name} {args:?}: {}", ran.stderr);
+        ran.stdout
+    })
+}
+
+const TIMES: &str = "     usecs               : count     distribution";
+
+#[test]
+fn every_table_has_its_heading_its_json_and_its_metrics() {
+    if cannot_trace() {
+        return;
+    }
+    let tools = Tools::new();
+    let folder = tempfile::tempdir().unwrap();
+    for (name, heading, list, metric) in [
+        ("runqlat", TIMES, "distributions", "kld_runqueue_wait_seconds histogram"),
+        ("cpudist", TIMES, "distributions", "kld_on_cpu_seconds histogram"),
+        ("biolatency", TIMES, "distributions", "kld_block_latency_seconds histogram"),
+        (
+            "bitesize",
+            "     Kbytes              : count     distribution",
+            "distributions",
+            "kld_block_request_size_bytes histogram",
+        ),
+        (
+            "biotop",
+            "PID     COMM             D MAJ MIN DISK       I/O  Kbytes  AVGms",
+            "processes",
+            "kld_block_requests_total counter",
+        ),
+        (
+            "biopattern",
+            "DISK       %RND  %SEQ    COUNT     KBYTES",
+            "disks",
+            "kld_block_pattern_bytes_total counter",
+        ),
+        ("hardirqs", "HARDIRQ                    TOTAL_usecs", "handlers", "kld_hardirqs_total counter"),
+        ("softirqs", "SOFTIRQ                    TOTAL_usecs", "handlers", "kld_softirqs_total counter"),
+        ("syscount", "SYSCALL                   COUNT", "calls", "kld_syscalls_total counter"),
+        ("tcprtt", TIMES, "distributions", "kld_tcp_rtt_seconds histogram"),
+    ] {
+        let text = run_beside_work(&tools, name, &["-d", "0.4"]);
+        assert!(text.lines().any(|line| line == heading), "{name}: {text}");
+        let json = run_beside_work(&tools, name, &["0.2", "2", "--json", "--stats"]);
+        let objects: Vec<serde_json::Value> =
+            json.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!(objects.len(), 3, "two intervals and the statistics: {json}");
+        let (mut told, mut seconds) = (0, 0.0);
+        for interval in &objects[..2] {
+            assert!(interval["time_ns"].as_u64() > Some(1_600_000_000_000_000_000), "{name}: {json}");
+            seconds += interval["interval_s"].as_f64().unwrap();
+            let counts = interval[list].as_array().unwrap().iter();
+            told += counts.map(|one| one["count"].as_u64().unwrap_or(1)).sum::<u64>();
+        }
+        assert!(told > 0 && seconds >= 0.35, "{name}: {json}");
+        assert!(objects[2]["stats"]["seen"].as_u64().unwrap() >= told, "{name}: {json}");
+        assert_eq!(objects[2]["stats"]["lost"], 0, "{name}: {json}");
+        let file = folder.path().join(format!("{name}.prom"));
+        let said = run_beside_work(&tools, name, &["0.2", "2", "--prometheus", file.to_str().unwrap()]);
+        assert_eq!(said, "");
+        let metrics = std::fs::read_to_string(file).unwrap();
+        assert!(metrics.contains(&format!("# TYPE {metric}\n")), "{name}: {metrics}");
+        assert!(metrics.lines().any(|line| !line.starts_with('#')), "{name}: {metrics}");
+    }
+}
+
+#[test]
+fn tables_come_by_the_interval_with_their_times() {
+    if cannot_trace() {
+        return;
+    }
+    let tools = Tools::new();
+    let began = Instant::now();
+    let text = run_beside_work(&tools, "runqlat", &["0.3", "3", "-T"]);
+    assert!(began.elapsed() >= Duration::from_millis(900));
+    assert_eq!(text.lines().filter(|line| *line == TIMES).count(), 3, "{text}");
+    let times: Vec<&str> =
+        text.lines().filter(|line| line.len() == 8 && line.as_bytes()[2] == b':').collect();
+    assert_eq!(times.len(), 3, "{text}");
+    let by_task =
+        run_beside_work(&tools, "runqlat", &["-P", "-d", "0.3", "-p", &std::process::id().to_string()]);
+    assert!(by_task.contains(&format!("\npid = {}\n{TIMES}\n", std::process::id())), "{by_task}");
+    let lines = run_beside_work(&tools, "runqlat", &["--quantiles", "-m", "-d", "0.3"]);
+    assert!(lines.starts_with("\nmsecs                         count       mean        p50"), "{lines}");
+}
+
+#[test]
+fn ctrl_c_prints_what_was_counted() {
+    if cannot_trace() {
+        return;
+    }
+    let tools = Tools::new();
+    let mut child = tools.start("syscount", &["-p", &std::process::id().to_string(), "--syscall", "getppid"]);
+    // It says so when it counts.
+    let mut said = String::new();
+    BufReader::new(child.stderr.take().unwrap()).read_line(&mut said).unwrap();
+    assert_eq!(said, "note: syscount counts until Ctrl-C\n");
+    for _ in 0..1234 {
+        // SAFETY: it takes nothing.
+        unsafe { libc::syscall(libc::SYS_getppid) };
+    }
+    // SAFETY: the child is ours and not yet waited for.
+    unsafe { libc::kill(child.id() as i32, libc::SIGINT) };
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    let text = std::io::read_to_string(child.stdout.take().unwrap()).unwrap();
+    assert_eq!(text.lines().last(), Some("getppid                    1234"), "{text}");
+}
