@@ -15,7 +15,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 pub enum Exit {
     /// Done, or nothing had to be done.
     Done = 0,
-    /// Tried and failed; the error says what is left as it was.
+    /// Tried and failed; the error says what is left as it was. Also: a check has found what it looks for.
     Failed = 1,
     /// The command line or the configuration is wrong; nothing was tried.
     Usage = 2,
@@ -60,6 +60,9 @@ pub enum Error {
         /// The option that allows it.
         hint: Option<String>,
     },
+    /// A check has found what it looks for, and has told of it on standard output: there is nothing more to say.
+    #[error("the check has found something")]
+    Found,
     /// The reader of standard output has gone away: not an error to speak of.
     #[error("standard output was closed")]
     ClosedPipe,
@@ -99,7 +102,7 @@ impl Error {
             | Error::Usage { hint, .. }
             | Error::Busy { hint, .. }
             | Error::Refused { hint, .. } => *hint = Some(advice.to_string()),
-            Error::ClosedPipe => {}
+            Error::Found | Error::ClosedPipe => {}
         }
         self
     }
@@ -111,14 +114,14 @@ impl Error {
             | Error::Usage { hint, .. }
             | Error::Busy { hint, .. }
             | Error::Refused { hint, .. } => hint.as_deref(),
-            Error::ClosedPipe => None,
+            Error::Found | Error::ClosedPipe => None,
         }
     }
 
     /// The exit code of a program that ends with this error.
     pub fn exit(&self) -> Exit {
         match self {
-            Error::Failed { .. } => Exit::Failed,
+            Error::Failed { .. } | Error::Found => Exit::Failed,
             Error::Usage { .. } => Exit::Usage,
             Error::Busy { .. } => Exit::Busy,
             Error::Refused { .. } => Exit::Refused,
@@ -162,5 +165,17 @@ fn plain(cause: &std::io::Error) -> String {
     match cause.raw_os_error() {
         Some(code) => nix::errno::Errno::from_raw(code).desc().to_string(),
         None => cause.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_check_finds_ends_it_as_a_failure_without_a_hint() {
+        let found = Error::Found.with_hint("none");
+        assert_eq!((found.exit(), found.hint()), (Exit::Failed, None));
+        assert_eq!(Error::ClosedPipe.exit(), Exit::Done);
     }
 }

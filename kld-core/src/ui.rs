@@ -69,7 +69,7 @@ impl Ui {
 
     /// An error and its hint on stderr.
     pub fn error(&self, error: &Error) {
-        if matches!(error, Error::ClosedPipe) {
+        if matches!(error, Error::Found | Error::ClosedPipe) {
             return;
         }
         err(&format!("error: {error}\n"));

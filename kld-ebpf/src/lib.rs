@@ -8,7 +8,7 @@
 //! # Ok::<(), kld_core::Error>(())
 //! ```
 //!
-//! The programs hang on raw tracepoints: those need CAP_BPF and CAP_PERFMON, no file of tracefs and no root. What
+//! Most programs hang on raw tracepoints: those need CAP_BPF and CAP_PERFMON, no file of tracefs and no root. What
 //! differs from kernel to kernel, a field's offset above all, is looked up in the [running kernel](btf) and written
 //! into the program before it is loaded, so that one object serves all. Nothing is pinned: what a process has
 //! loaded ends with it, however it ends.
@@ -17,8 +17,11 @@
 #![deny(missing_docs)]
 
 pub mod btf;
+pub mod cgroup;
 pub mod filter;
+pub mod holders;
 pub mod names;
+pub mod network;
 pub mod privilege;
 pub mod probe;
 pub mod running;

@@ -1,5 +1,5 @@
 //! From an object to programs that run: the numbers of the running kernel are written in, maps are made, programs
-//! loaded and hung on their tracepoints.
+//! loaded and hung where they belong.
 //!
 //! The object is read and relocated by aya-obj, and maps are aya's. aya's own loader is not used: it parses the
 //! kernel's whole description of its types whether or not it is needed, which takes 25 ms and 15 MB.
@@ -18,8 +18,8 @@ use kld_ebpf_events::filter::BY_PID;
 
 use crate::btf::Btf;
 use crate::filter::Resolved;
-use crate::probe::{Hook, Known, Value};
-use crate::{privilege, sys};
+use crate::probe::{Hook, Known, Point, Value};
+use crate::{cgroup, privilege, sys};
 
 /// What a probe is made of, without its type.
 #[derive(Debug, Clone)]
@@ -73,6 +73,9 @@ impl Loaded {
     /// Loads and attaches.
     pub(crate) fn load(parts: &Parts, btf: &Btf, wanted: &Resolved) -> Result<Loaded> {
         privilege::check()?;
+        if parts.hooks.iter().any(|hook| matches!(hook.point, Point::Cgroup(_))) {
+            privilege::check_network()?;
+        }
         let what = || format!("cannot load {}", parts.name);
         let hooks = hooks(parts, btf, wanted)?;
         let mut object =
@@ -89,14 +92,13 @@ impl Loaded {
         };
         loaded.want(&wanted.pids).map_err(|cause| denied(what(), &cause, None))?;
         for hook in &hooks {
-            let fd = phase("verify", || load(&object, hook.function))?;
+            let fd = phase("verify", || load(&object, hook))?;
             loaded.programs.push(Program { name: hook.function, fd });
         }
         for (hook, program) in hooks.iter().zip(&loaded.programs) {
-            let name = CString::new(hook.tracepoint).unwrap_or_default();
-            let link = phase("attach", || sys::attach(&name, program.fd.as_fd()));
+            let link = phase("attach", || attach(hook.point, program));
             loaded.links.push(link.map_err(|cause| {
-                denied(format!("cannot hang {} on {}", parts.name, hook.tracepoint), &cause, None)
+                denied(format!("cannot hang {} on {}", parts.name, hook.point), &cause, None)
             })?);
         }
         Ok(loaded)
@@ -133,16 +135,16 @@ fn hooks(parts: &Parts, btf: &Btf, wanted: &Resolved) -> Result<Vec<Hook>> {
     };
     let hooks: Vec<Hook> = parts.hooks.iter().filter(asked).copied().collect();
     let fits = |hook: &&Hook| {
-        let has = btf.tracepoint(hook.tracepoint);
-        has.is_some_and(|count| hook.arguments.is_none_or(|wanted| wanted == count))
+        let Point::Tracepoint(name) = hook.point else { return true };
+        btf.tracepoint(name).is_some_and(|count| hook.arguments.is_none_or(|wanted| wanted == count))
     };
     let mut found: Vec<Hook> = hooks.iter().filter(fits).copied().collect();
     // Of hooks on one tracepoint, for different kernels, one is enough.
-    let served = |hook: &&Hook| found.iter().any(|one| one.tracepoint == hook.tracepoint);
+    let served = |hook: &&Hook| found.iter().any(|one| one.point == hook.point);
     if let Some(missing) = hooks.iter().find(|hook| !hook.optional && !served(hook)) {
         return Err(Error::failed(
             format!("cannot run {}", parts.name),
-            format!("this kernel has no tracepoint {}", missing.tracepoint),
+            format!("this kernel has no tracepoint {}", missing.point),
         )
         .with_hint(format!("kernels have it since {}", missing.since)));
     }
@@ -229,7 +231,8 @@ fn raise_memlock() {
 /// The verifier's words are asked for only when it refuses: collecting them takes time.
 const LOG: usize = 1 << 20;
 
-fn load(object: &Object, name: &'static str) -> Result<OwnedFd> {
+fn load(object: &Object, hook: &Hook) -> Result<OwnedFd> {
+    let (name, kind) = (hook.function, sys::Kind::of(hook.point));
     let what = || format!("cannot load the program {name}");
     let program =
         object.programs.get(name).ok_or_else(|| Error::failed(what(), "it is not in its object"))?;
@@ -238,13 +241,24 @@ fn load(object: &Object, name: &'static str) -> Result<OwnedFd> {
         .get(&program.function_key())
         .ok_or_else(|| Error::failed(what(), "its object is damaged"))?;
     let instructions = &function.instructions;
-    let cause = match sys::load(name, &program.license, instructions, None) {
+    let cause = match sys::load(name, kind, &program.license, instructions, None) {
         Ok(fd) => return Ok(fd),
         Err(cause) => cause,
     };
     let mut log = vec![0; LOG];
-    let again = sys::load(name, &program.license, instructions, Some(&mut log));
+    let again = sys::load(name, kind, &program.license, instructions, Some(&mut log));
     again.map_err(|_| denied(what(), &cause, last_words(&log)))
+}
+
+/// Hangs a program where it belongs, until the link is closed.
+fn attach(point: Point, program: &Program) -> io::Result<OwnedFd> {
+    match point {
+        Point::Tracepoint(name) => sys::attach(&CString::new(name)?, program.fd.as_fd()),
+        Point::Cgroup(_) => {
+            let root = cgroup::root()?;
+            sys::attach_to_cgroup(root.as_fd(), program.fd.as_fd(), sys::Kind::of(point))
+        }
+    }
 }
 
 /// What the verifier said before it counted.

@@ -9,6 +9,7 @@ mod count;
 mod drop;
 mod exec;
 mod exit;
+mod flow;
 mod irq;
 mod kill;
 mod mount;
@@ -30,6 +31,7 @@ pub use count::SysCount;
 pub use drop::{DropReasons, TcpDrop};
 pub use exec::Exec;
 pub use exit::{Ended, Exit};
+pub use flow::{Flow, Gate, Protocol};
 pub use irq::{HardIrqDist, HardIrqs, SoftIrqDist, SoftIrqs, hard_name, soft_name};
 pub use kill::Kill;
 pub use mount::{Mount, MountCall};
@@ -68,13 +70,59 @@ pub trait Probe {
     fn decode(bytes: &[u8]) -> Option<Self::Event>;
 }
 
-/// A function of a program and the tracepoint it hangs on.
+/// Where a function hangs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Point {
+    /// On a tracepoint, as in `/sys/kernel/tracing/events`, with its bare arguments.
+    Tracepoint(&'static str),
+    /// On the root of the control groups of the second version, so on every process's doings. It needs CAP_NET_ADMIN.
+    Cgroup(Cgroup),
+}
+
+impl std::fmt::Display for Point {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Point::Tracepoint(name) => f.write_str(name),
+            Point::Cgroup(what) => write!(f, "the control groups' {}", what.name()),
+        }
+    }
+}
+
+/// What control groups let programs look at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cgroup {
+    /// Packets that leave, of sockets, at the end of their way through IP.
+    Egress,
+    /// connect(2) of an IPv4 socket.
+    Connect4,
+    /// connect(2) of an IPv6 socket.
+    Connect6,
+    /// sendto(2) and sendmsg(2) of an unconnected IPv4 UDP socket.
+    Sendmsg4,
+    /// sendto(2) and sendmsg(2) of an unconnected IPv6 UDP socket.
+    Sendmsg6,
+}
+
+impl Cgroup {
+    /// Its name in the sections of objects.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Cgroup::Egress => "egress",
+            Cgroup::Connect4 => "connect4",
+            Cgroup::Connect6 => "connect6",
+            Cgroup::Sendmsg4 => "sendmsg4",
+            Cgroup::Sendmsg6 => "sendmsg6",
+        }
+    }
+}
+
+/// A function of a program and where it hangs.
 #[derive(Debug, Clone, Copy)]
 pub struct Hook {
     /// The function.
     pub function: &'static str,
-    /// The tracepoint, as in `/sys/kernel/tracing/events`.
-    pub tracepoint: &'static str,
+    /// Where it hangs.
+    pub point: Point,
     /// Only where the tracepoint hands over so many arguments: it has changed between kernels.
     pub arguments: Option<usize>,
     /// Only where one of these switches is on; 0: always.
@@ -90,15 +138,16 @@ pub struct Hook {
 impl Hook {
     /// A tracepoint that every kernel with ring buffers (5.8) has.
     pub const fn new(function: &'static str, tracepoint: &'static str) -> Hook {
-        Hook {
-            function,
-            tracepoint,
-            arguments: None,
-            when: 0,
-            replaced_by: None,
-            optional: false,
-            since: "5.8",
-        }
+        Hook::at(function, Point::Tracepoint(tracepoint), "5.8")
+    }
+
+    /// The root of the control groups.
+    pub const fn cgroup(function: &'static str, what: Cgroup) -> Hook {
+        Hook::at(function, Point::Cgroup(what), "5.7")
+    }
+
+    const fn at(function: &'static str, point: Point, since: &'static str) -> Hook {
+        Hook { function, point, arguments: None, when: 0, replaced_by: None, optional: false, since }
     }
 
     /// For kernels where the tracepoint has so many arguments. Of several such hooks one is enough.

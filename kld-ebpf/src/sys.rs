@@ -6,16 +6,20 @@ use std::io;
 use std::mem::offset_of;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
-use aya_obj::generated::{bpf_insn, bpf_prog_info};
+use aya_obj::generated::{
+    bpf_attach_type as attach_type, bpf_insn, bpf_prog_info, bpf_prog_type as prog_type,
+};
 use libc::c_int;
+
+use crate::probe::{Cgroup, Point};
 
 const MAP_UPDATE_ELEM: c_int = 2;
 const PROG_LOAD: c_int = 5;
 const OBJ_GET_INFO_BY_FD: c_int = 15;
 const RAW_TRACEPOINT_OPEN: c_int = 17;
 const MAP_FREEZE: c_int = 22;
+const LINK_CREATE: c_int = 28;
 const ENABLE_STATS: c_int = 32;
-const PROG_TYPE_RAW_TRACEPOINT: u32 = 17;
 
 /// SAFETY (of the callers): the arguments are what the command wants, and what they point to is alive.
 unsafe fn bpf<T>(command: c_int, arguments: &T) -> io::Result<c_int> {
@@ -53,9 +57,37 @@ pub fn fill(map: BorrowedFd<'_>, bytes: &[u8], freeze: bool) -> io::Result<()> {
     Ok(())
 }
 
-/// Loads a program for a raw tracepoint; with `log`, the verifier writes its findings there.
+/// What a program is for, in the kernel's numbers: its type, and where it attaches where the type leaves that open.
+#[derive(Debug, Clone, Copy)]
+pub struct Kind {
+    program: u32,
+    attach: u32,
+}
+
+impl Kind {
+    /// That of programs that hang there.
+    pub fn of(point: Point) -> Kind {
+        let kind = |program: prog_type, attach: attach_type| Kind { program: program as u32, attach: attach as u32 };
+        let address = |attach| kind(prog_type::BPF_PROG_TYPE_CGROUP_SOCK_ADDR, attach);
+        match point {
+            Point::Tracepoint(_) => {
+                Kind { program: prog_type::BPF_PROG_TYPE_RAW_TRACEPOINT as u32, attach: 0 }
+            }
+            Point::Cgroup(Cgroup::Egress) => {
+                kind(prog_type::BPF_PROG_TYPE_CGROUP_SKB, attach_type::BPF_CGROUP_INET_EGRESS)
+            }
+            Point::Cgroup(Cgroup::Connect4) => address(attach_type::BPF_CGROUP_INET4_CONNECT),
+            Point::Cgroup(Cgroup::Connect6) => address(attach_type::BPF_CGROUP_INET6_CONNECT),
+            Point::Cgroup(Cgroup::Sendmsg4) => address(attach_type::BPF_CGROUP_UDP4_SENDMSG),
+            Point::Cgroup(Cgroup::Sendmsg6) => address(attach_type::BPF_CGROUP_UDP6_SENDMSG),
+        }
+    }
+}
+
+/// Loads a program; with `log`, the verifier writes its findings there.
 pub fn load(
     name: &str,
+    kind: Kind,
     license: &CStr,
     instructions: &[bpf_insn],
     log: Option<&mut [u8]>,
@@ -72,6 +104,8 @@ pub fn load(
         kernel: u32,
         flags: u32,
         name: [u8; 16],
+        device: u32,
+        attach: u32,
     }
     let mut short = [0; 16];
     let length = name.len().min(15);
@@ -79,7 +113,7 @@ pub fn load(
     let (log_level, log_size, log) =
         log.map_or((0, 0, 0), |log| (1, log.len() as u32, log.as_mut_ptr() as u64));
     let arguments = Load {
-        kind: PROG_TYPE_RAW_TRACEPOINT,
+        kind: kind.program,
         count: instructions.len() as u32,
         instructions: instructions.as_ptr() as u64,
         license: license.as_ptr() as u64,
@@ -89,6 +123,8 @@ pub fn load(
         kernel: 0,
         flags: 0,
         name: short,
+        device: 0,
+        attach: kind.attach,
     };
     // SAFETY: all that the arguments point to is borrowed by this function, and a program's descriptor is made.
     unsafe { bpf_descriptor(PROG_LOAD, &arguments) }
@@ -105,6 +141,20 @@ pub fn attach(tracepoint: &CStr, program: BorrowedFd<'_>) -> io::Result<OwnedFd>
     let arguments = Open { name: tracepoint.as_ptr() as u64, program: program.as_raw_fd() as u32, pad: 0 };
     // SAFETY: the name is borrowed by this function, and a link's descriptor is made.
     unsafe { bpf_descriptor(RAW_TRACEPOINT_OPEN, &arguments) }
+}
+
+/// Attaches a program to a control group, beside those that others have attached; it is detached when the link is
+/// closed.
+pub fn attach_to_cgroup(
+    cgroup: BorrowedFd<'_>,
+    program: BorrowedFd<'_>,
+    kind: Kind,
+) -> io::Result<OwnedFd> {
+    let (program, cgroup) = (program.as_raw_fd() as u32, cgroup.as_raw_fd() as u32);
+    // The program, the group, the kind of attachment, and no flags.
+    let arguments = [program, cgroup, kind.attach, 0];
+    // SAFETY: both descriptors are borrowed by this function, and a link's descriptor is made.
+    unsafe { bpf_descriptor(LINK_CREATE, &arguments) }
 }
 
 /// Lets the kernel measure what programs cost, until the descriptor is closed.

@@ -81,6 +81,11 @@ impl<P: Probe> Tracer<P> {
         Ok(Tracer { running, ring, end, deadline: None, detached: false, read: 0, probe })
     }
 
+    /// A map of the program's own, to be filled or read.
+    pub fn take_map(&mut self, name: &str) -> Result<MapData> {
+        self.running.take(name)
+    }
+
     /// The stream ends at this time.
     pub fn stop_at(&mut self, deadline: Instant) {
         self.deadline = Some(deadline);

@@ -184,7 +184,7 @@ pub fn interval(text: &str) -> Result<Duration, String> {
 }
 
 /// Seconds, or a number with a unit.
-fn duration(text: &str) -> Result<Duration, String> {
+pub fn duration(text: &str) -> Result<Duration, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let unit = match &text[digits.len()..] {
         "" | "s" => 1.0,

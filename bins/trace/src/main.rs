@@ -42,6 +42,7 @@ mod tcprtt;
 mod tcpstates;
 mod threadsnoop;
 mod view;
+mod wg_leaks;
 
 use std::process::ExitCode;
 
@@ -80,6 +81,7 @@ const TOOLS: &[Tool] = &[
     solisten::TOOL,
     oomkill::TOOL,
     drsnoop::TOOL,
+    wg_leaks::TOOL,
 ];
 
 fn main() -> ExitCode {

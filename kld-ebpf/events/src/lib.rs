@@ -9,6 +9,7 @@ pub mod filter;
 pub mod histogram;
 pub mod irq;
 pub mod memory;
+pub mod flow;
 pub mod process;
 pub mod sched;
 pub mod socket;

@@ -4,6 +4,7 @@
 pub mod cgroup;
 pub mod current;
 pub mod output;
+pub mod packet;
 pub mod read;
 pub mod socket;
 pub mod syscall;
