@@ -47,7 +47,8 @@ impl Holders {
     /// Looks again where one of these sockets is of nobody who is known. One that nobody held is not looked for again
     /// and again.
     pub fn refresh(&mut self, inodes: impl IntoIterator<Item = u64>) {
-        let is_new = |inode: &u64| *inode != 0 && !self.unheld.contains(inode) && self.holder(*inode).is_none();
+        let is_new =
+            |inode: &u64| *inode != 0 && !self.unheld.contains(inode) && self.holder(*inode).is_none();
         let new: Vec<u64> = inodes.into_iter().filter(is_new).collect();
         if new.is_empty() {
             return;

@@ -67,7 +67,8 @@ pub struct Kind {
 impl Kind {
     /// That of programs that hang there.
     pub fn of(point: Point) -> Kind {
-        let kind = |program: prog_type, attach: attach_type| Kind { program: program as u32, attach: attach as u32 };
+        let kind =
+            |program: prog_type, attach: attach_type| Kind { program: program as u32, attach: attach as u32 };
         let address = |attach| kind(prog_type::BPF_PROG_TYPE_CGROUP_SOCK_ADDR, attach);
         match point {
             Point::Tracepoint(_) => {
@@ -145,11 +146,7 @@ pub fn attach(tracepoint: &CStr, program: BorrowedFd<'_>) -> io::Result<OwnedFd>
 
 /// Attaches a program to a control group, beside those that others have attached; it is detached when the link is
 /// closed.
-pub fn attach_to_cgroup(
-    cgroup: BorrowedFd<'_>,
-    program: BorrowedFd<'_>,
-    kind: Kind,
-) -> io::Result<OwnedFd> {
+pub fn attach_to_cgroup(cgroup: BorrowedFd<'_>, program: BorrowedFd<'_>, kind: Kind) -> io::Result<OwnedFd> {
     let (program, cgroup) = (program.as_raw_fd() as u32, cgroup.as_raw_fd() as u32);
     // The program, the group, the kind of attachment, and no flags.
     let arguments = [program, cgroup, kind.attach, 0];

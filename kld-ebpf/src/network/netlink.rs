@@ -53,8 +53,7 @@ pub fn ask<T>(question: &Question<'_>, read: impl Fn(&[u8]) -> Option<T>) -> io:
 
 /// `None` where the list has holes.
 fn ask_once<T>(question: &Question<'_>, read: impl Fn(&[u8]) -> Option<T>) -> io::Result<Option<Vec<T>>> {
-    let socket =
-        socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, question.protocol)?;
+    let socket = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, question.protocol)?;
     setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::seconds(PATIENCE))?;
     let fd = socket.as_raw_fd();
     send(fd, &message(question), MsgFlags::empty())?;

@@ -38,7 +38,10 @@ pub fn listen_port(index: u32) -> io::Result<Option<u16>> {
     match ask(&device, port) {
         Ok(ports) => Ok(ports.into_iter().find(|port| *port != 0)),
         // It is gone, or is another's kind of interface.
-        Err(error) if [Some(Errno::ENODEV as i32), Some(Errno::EOPNOTSUPP as i32)].contains(&error.raw_os_error()) => {
+        Err(error)
+            if [Some(Errno::ENODEV as i32), Some(Errno::EOPNOTSUPP as i32)]
+                .contains(&error.raw_os_error()) =>
+        {
             Ok(None)
         }
         Err(error) => Err(error),
@@ -57,7 +60,8 @@ mod tests {
 
     #[test]
     fn the_port_is_read_and_the_key_beside_it_is_not() {
-        let body = [&[0, 1, 0, 0][..], &written(3, &[7; 32]), &written(LISTEN_PORT, &51820_u16.to_ne_bytes())];
+        let body =
+            [&[0, 1, 0, 0][..], &written(3, &[7; 32]), &written(LISTEN_PORT, &51820_u16.to_ne_bytes())];
         assert_eq!(port(&body.concat()), Some(51820));
         assert_eq!(port(&[0, 1]), None);
     }

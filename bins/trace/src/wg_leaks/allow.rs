@@ -35,10 +35,9 @@ impl Allowance {
             Some(("port", number)) => set(&mut self.port, word, port(number)?),
             Some(("to", network)) => set(&mut self.to, word, Network::parse(network)?),
             Some(("to-port", number)) => set(&mut self.to_port, word, port(number)?),
-            Some((other, _)) => Err(format!(
-                "'{}' is none of interface, from, port, to and to-port",
-                other.escape_debug()
-            )),
+            Some((other, _)) => {
+                Err(format!("'{}' is none of interface, from, port, to and to-port", other.escape_debug()))
+            }
         }
     }
 

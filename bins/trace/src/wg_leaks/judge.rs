@@ -80,9 +80,7 @@ impl Ground {
         let own = || self.of_address(subject.local.ip()).filter(|_| subject.remote.is_none());
         match subject.interface {
             0 => own().map(|one| one.name.clone()),
-            index => {
-                Some(self.interface(index).map_or_else(|| format!("if{index}"), |one| one.name.clone()))
-            }
+            index => Some(self.interface(index).map_or_else(|| format!("if{index}"), |one| one.name.clone())),
         }
     }
 
@@ -169,7 +167,11 @@ mod tests {
             ("0.0.0.0:80", 1, Verdict::Inside),
             ("0.0.0.0:80", 2, Verdict::Leak),
         ] {
-            assert_eq!(ground(&[]).judge(&listener(Protocol::Tcp, local, interface)), wanted, "{local} {interface}");
+            assert_eq!(
+                ground(&[]).judge(&listener(Protocol::Tcp, local, interface)),
+                wanted,
+                "{local} {interface}"
+            );
         }
     }
 

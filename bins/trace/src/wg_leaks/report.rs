@@ -126,7 +126,8 @@ impl Report {
                 "watched_s": watched.map(|time| time.as_secs_f64()),
             }}));
         }
-        let looked = watched.map_or_else(|| "not watched".into(), |time| format!("watched for {:.1} s", time.as_secs_f64()));
+        let looked = watched
+            .map_or_else(|| "not watched".into(), |time| format!("watched for {:.1} s", time.as_secs_f64()));
         ui.note(match self.has_leaks() {
             true => format!(
                 "{} and {} outside the tunnel; {looked}",
