@@ -74,7 +74,7 @@ fn command() -> Command {
             "Passed over without being told to: the loopback, the WireGuard interfaces, and the UDP ports on which the \
              kernel takes the tunnels' own packets. Nothing else: neither DHCP nor DNS nor SSH.\n\n\
              Exit code: 0 nothing is outside, 1 something is.\n\n\
-             Examples:\n  wg-leaks\n  wg-leaks --listeners-only\n  wg-leaks --follow --allow tcp,port=22 --allow udp,port=68,to-port=67\n  \
+             Examples:\n  wg-leaks\n  wg-leaks --listeners-only\n  wg-leaks --follow --allow tcp,port=22 --allow udp,port=68\n  \
              wg-leaks -d 1h --allow interface=eth1,to=192.0.2.0/24 --json",
         )
 }

@@ -42,6 +42,7 @@ const SUITES: &[Suite] = &[
     long("kld-cli-tests", "book"),
     long("kld-cli-tests", "refusals"),
     long("kld-cli-tests", "faults"),
+    long("kld-bin-trace", "wg_leaks"),
     long("kld-machine-tests", "hook"),
     long("kld-machine-tests", "tour"),
     long("kld-machine-tests", "at_once"),

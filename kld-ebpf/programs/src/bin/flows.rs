@@ -94,7 +94,8 @@ fn look(ctx: &SkBuffContext) -> Option<()> {
     // SAFETY: the helper takes the packet.
     let (cookie, cgroup) =
         unsafe { (bpf_get_socket_cookie(ctx.as_ptr()), bpf_skb_cgroup_id(ctx.skb.skb)) };
-    let told = send(|event: *mut Sent| {
+    let mut told = false;
+    send(|event: *mut Sent| {
         // SAFETY: the ring gives room for the event.
         unsafe {
             (*event).owner = OWNERS.get(cookie).copied().unwrap_or(NOBODY);
@@ -103,6 +104,7 @@ fn look(ctx: &SkBuffContext) -> Option<()> {
             (*event).cgroup = cgroup;
             (*event).key = key;
         }
+        told = true;
     });
     // What found no room is told with its next packet.
     if told {
