@@ -44,3 +44,24 @@ unsafe fn descriptor(outcome: c_long) -> io::Result<OwnedFd> {
         _ => Err(io::Error::last_os_error()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::privilege;
+
+    #[test]
+    fn where_nothing_is_mounted_the_same_root_is_reached() {
+        if privilege::check().is_err() {
+            return;
+        }
+        let own = private().unwrap();
+        let folder = std::path::PathBuf::from(format!("/proc/self/fd/{}", own.as_raw_fd()));
+        assert!(folder.join("cgroup.procs").is_file());
+        if let Some(mounted) = names::cgroup_root() {
+            use std::os::unix::fs::MetadataExt;
+            let number = |path| std::fs::metadata(path).unwrap().ino();
+            assert_eq!(number(folder), number(mounted));
+        }
+    }
+}

@@ -17,13 +17,13 @@ pub fn check() -> Result<()> {
     }
 }
 
-/// Fails where this process lacks what programs on the network's ways need besides.
+/// Fails where this process lacks what programs that look at packets need besides.
 pub fn check_network() -> Result<()> {
     const NET_ADMIN: u32 = 12;
     let status = fsio::read_text(std::path::Path::new("/proc/self/status"), 1 << 20)?;
     match status.as_deref().and_then(effective) {
         Some(has) if has >> NET_ADMIN & 1 == 0 => {
-            Err(Error::failed("cannot look at the network's ways", "this process lacks CAP_NET_ADMIN")
+            Err(Error::failed("cannot look at what leaves the host", "this process lacks CAP_NET_ADMIN")
                 .with_hint("run it as root, or give it CAP_NET_ADMIN, CAP_BPF and CAP_PERFMON"))
         }
         _ => Ok(()),

@@ -65,12 +65,14 @@ fn after_its_time_a_signal_or_a_kill_nothing_is_left() {
     if cannot_trace() {
         return;
     }
-    // One that tells events, and one that keeps a table.
-    nothing_is_left("opensnoop");
-    nothing_is_left("runqlat");
+    // One that tells events, one that keeps a table, and one on the control groups; what there is on this host is no
+    // matter to it.
+    nothing_is_left("opensnoop", &["-c", "nobody-has-this"]);
+    nothing_is_left("runqlat", &["-c", "nobody-has-this"]);
+    nothing_is_left("wg-leaks", &["--allow", "from=0.0.0.0/0", "--allow", "from=::/0"]);
 }
 
-fn nothing_is_left(tool: &str) {
+fn nothing_is_left(tool: &str, args: &[&str]) {
     let tools = Tools::new();
     for (how, signal, code) in [
         ("its time", None, Some(0)),
@@ -79,18 +81,21 @@ fn nothing_is_left(tool: &str) {
         ("SIGKILL", Some(libc::SIGKILL), None),
     ] {
         let time = if signal.is_some() { "60" } else { "2" };
-        let mut child = tools.start(tool, &["-d", time, "-c", "nobody-has-this"]);
+        let mut child = tools.start(tool, &[&["-d", time], args].concat());
         // Programs, the ring and the link.
         wait_for("the tool", || held(child.id()) >= 5 && !programs_of(child.id()).is_empty());
         std::thread::sleep(Duration::from_millis(100));
         let (programs, maps) = (programs_of(child.id()), maps_of(child.id()));
-        assert!(programs.iter().all(|id| exists(PROGRAM_BY_ID, *id)), "{how}: they are there while it runs");
-        assert!(!maps.is_empty() && maps.iter().all(|id| exists(MAP_BY_ID, *id)), "{how}");
+        assert!(
+            programs.iter().all(|id| exists(PROGRAM_BY_ID, *id)),
+            "{tool}, {how}: they are there while it runs"
+        );
+        assert!(!maps.is_empty() && maps.iter().all(|id| exists(MAP_BY_ID, *id)), "{tool}, {how}");
         if let Some(signal) = signal {
             // SAFETY: the child is ours and not yet waited for.
             unsafe { libc::kill(child.id() as i32, signal) };
         }
-        assert_eq!(child.wait().unwrap().code(), code, "{how}");
+        assert_eq!(child.wait().unwrap().code(), code, "{tool}, {how}");
         wait_for("the end of its programs and maps", || {
             !programs.iter().any(|id| exists(PROGRAM_BY_ID, *id))
                 && !maps.iter().any(|id| exists(MAP_BY_ID, *id))
@@ -176,6 +181,12 @@ fn who_may_not_ask_is_told_which_capability_is_missing() {
         assert!(ran.stderr.starts_with(&sentence), "{}", ran.stderr);
     }
     drop("-sys_admin").ok();
+    let mut command = tool::command(Path::new("/usr/bin/setpriv"));
+    command.args(["--bounding-set", "-net_admin", "--inh-caps", "-net_admin"]).arg(tools.path("wg-leaks"));
+    let ran = tool::run(command);
+    let sentence = "error: cannot look at what leaves the host: this process lacks CAP_NET_ADMIN\n";
+    assert_eq!(ran.code, Some(1));
+    assert!(ran.stderr.contains(sentence), "{}", ran.stderr);
 }
 
 #[test]

@@ -189,6 +189,21 @@ fn nothing_is_found_where_all_goes_through_the_tunnel_or_stays() {
 }
 
 #[test]
+fn a_tunnel_that_appears_later_is_one() {
+    if cannot_look() || !kld_test_support::in_lab() {
+        return;
+    }
+    let ground = Ground::new();
+    let watching = ground.watch("3");
+    ground.another_tunnel();
+    let _flow = ground.plant("later", || send("10.9.0.1:0", "10.9.0.2:53"));
+    let ran = watching.end();
+    let (leaks, summary) = told(&ran.stdout);
+    assert_eq!((ran.code, leaks.len()), (Some(0), 0), "{leaks:#?}");
+    assert_eq!(summary["tunnels"].as_array().map(Vec::len), Some(2));
+}
+
+#[test]
 fn what_is_allowed_is_no_leak_and_is_counted() {
     if cannot_look() {
         return;

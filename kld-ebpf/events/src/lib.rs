@@ -6,10 +6,10 @@
 pub mod block;
 pub mod file;
 pub mod filter;
+pub mod flow;
 pub mod histogram;
 pub mod irq;
 pub mod memory;
-pub mod flow;
 pub mod process;
 pub mod sched;
 pub mod socket;

@@ -126,6 +126,15 @@ impl Ground {
         in_lab().then_some(PORT)
     }
 
+    /// From now on the host has one more tunnel of WireGuard's, with 10.9.0.1.
+    pub fn another_tunnel(&self) {
+        for line in
+            ["ip link add wg1 type wireguard", "ip link set wg1 up", "ip address add 10.9.0.1/24 dev wg1"]
+        {
+            self.host.run(line);
+        }
+    }
+
     fn tool(&self, args: &[&str]) -> Command {
         let mut command = self.host.command(&program());
         command.arg("wg-leaks").args(args);
@@ -328,7 +337,7 @@ impl Leaky {
                 host.enter();
                 deed();
                 let _ = (&word).write_all(b"!");
-                while stays {
+                if stays {
                     nix::unistd::pause();
                 }
                 // SAFETY: nothing of the parent's is to be flushed or dropped.
