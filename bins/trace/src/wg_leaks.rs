@@ -102,11 +102,10 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<()> {
             audit.read(watch)?;
         }
         if looked.elapsed() >= LOOK {
-            audit.look_at_interfaces()?;
+            audit.look_at_sockets(false)?;
             if let Some(watch) = &mut watch {
                 watch.pass_over(&audit.ground)?;
             }
-            audit.look_at_sockets(false)?;
             looked = Instant::now();
         }
         std::thread::sleep(kld_ebpf::tracer::POLL);
@@ -208,6 +207,8 @@ impl<'a> Audit<'a> {
     /// the kernel would send through now, or else by the one that has their address.
     fn look_at_sockets(&mut self, flows: bool) -> Result<()> {
         let all = sockets::all()?.into_iter().filter(|socket| flows || socket.remote.is_none());
+        // Afterwards, since what a socket is bound to was there before it.
+        self.look_at_interfaces()?;
         let subject = |socket: Socket| match socket.remote {
             Some(remote) => (self.existing(&socket, remote), socket),
             None => (Subject::listener(&socket, false), socket),
