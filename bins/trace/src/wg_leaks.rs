@@ -110,6 +110,9 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<()> {
         }
         std::thread::sleep(kld_ebpf::tracer::POLL);
     }
+    if time != Some(Duration::ZERO) {
+        audit.look_at_sockets(false)?;
+    }
     let mut lost = 0;
     if let Some(watch) = &mut watch {
         watch.tracer.detach();

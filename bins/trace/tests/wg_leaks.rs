@@ -70,7 +70,7 @@ fn every_planted_leak_is_found_with_its_process() {
     let any_udp = ground.plant("anyudp", || hold(UdpSocket::bind("0.0.0.0:8003")));
     let wrong = ground.plant("wrongaddr", || hold(TcpListener::bind("192.0.2.1:8004")));
     let open = ground.plant("isopen", || hold(TcpStream::connect("192.0.2.2:7000")));
-    let watching = ground.watch("4");
+    let watching = ground.watch(&[]);
     // From here on the programs watch.
     ground.outside.connect("192.0.2.1:8004");
     // The kernel refuses this one, and its refusal is nobody's flow.
@@ -169,7 +169,7 @@ fn nothing_is_found_where_all_goes_through_the_tunnel_or_stays() {
         ground.plant("loopback6", || hold(UdpSocket::bind("[::1]:8004"))),
         ground.plant("isopen", || hold(TcpStream::connect("10.0.0.2:7000"))),
     ];
-    let watching = ground.watch("3");
+    let watching = ground.watch(&[]);
     ground.outside.connect("10.0.0.1:8001");
     ground.outside.is_refused("192.0.2.1:9");
     let _flows = [
@@ -194,7 +194,7 @@ fn a_tunnel_that_appears_later_is_one() {
         return;
     }
     let ground = Ground::new();
-    let watching = ground.watch("3");
+    let watching = ground.watch(&[]);
     ground.another_tunnel();
     let _flow = ground.plant("later", || send("10.9.0.1:0", "10.9.0.2:53"));
     let ran = watching.end();
@@ -211,7 +211,7 @@ fn what_is_allowed_is_no_leak_and_is_counted() {
     let ground = Ground::new();
     let _served = ground.plant("served", || hold(TcpListener::bind("0.0.0.0:8022")));
     let allow = ["--allow", "tcp,port=8022", "--allow", "to=192.0.2.0/24,to-port=53"];
-    let watching = ground.watch_with("2", &allow);
+    let watching = ground.watch(&allow);
     ground.outside.connect("192.0.2.1:8022");
     let _asks = ground.plant("resolver", || send_connected("0.0.0.0:0", "192.0.2.2:53"));
     let ran = watching.end();

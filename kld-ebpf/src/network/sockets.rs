@@ -1,6 +1,6 @@
 //! TCP's and UDP's sockets (linux/inet_diag.h; man 7 sock_diag).
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use kld_core::Result;
 use kld_core::error::Trying;
@@ -14,7 +14,10 @@ const BY_FAMILY: u16 = 20;
 const MESSAGE: usize = 72;
 const CGROUP_ID: u16 = 21;
 // net/tcp_states.h; UDP's sockets are "established" where they are connected, and "closed" otherwise.
+const ESTABLISHED: u8 = 1;
+const SYN_RECV: u8 = 3;
 const TIME_WAIT: u8 = 6;
+const CLOSE_WAIT: u8 = 8;
 const LISTEN: u8 = 10;
 /// All states but those of connections that no process has any more.
 const STATES: u32 = !(1 << TIME_WAIT);
@@ -32,10 +35,12 @@ pub struct Socket {
     pub interface: u32,
     /// Its owner.
     pub uid: u32,
-    /// The number of its inode.
+    /// The number of its inode; of a connection that waits to be accepted, its listener's.
     pub inode: u64,
     /// The id of its control group, where the kernel tells (since 5.8).
     pub cgroup: u64,
+    /// Whether it is a connection that nobody has accepted yet.
+    waits: bool,
 }
 
 /// All of TCP and UDP that are connected, or bound to a port.
@@ -55,7 +60,27 @@ pub fn all() -> Result<Vec<Socket>> {
             all.extend(found.trying(|| format!("cannot list the sockets of {}", protocol.name()))?);
         }
     }
+    join_listeners(&mut all);
     Ok(all)
+}
+
+/// Gives connections that wait to be accepted the inode and the group of the listener that they wait at.
+fn join_listeners(all: &mut [Socket]) {
+    let listeners: Vec<Socket> = all.iter().filter(|socket| socket.remote.is_none()).cloned().collect();
+    for socket in all.iter_mut().filter(|socket| socket.waits) {
+        let (protocol, local) = (socket.protocol, socket.local);
+        let fits = |address: IpAddr| {
+            let end = SocketAddr::new(address, local.port());
+            listeners.iter().find(|one| one.protocol == protocol && one.local == end)
+        };
+        // The one that is bound to the very address comes first.
+        let found = fits(local.ip())
+            .or_else(|| fits(Ipv4Addr::UNSPECIFIED.into()).filter(|_| local.is_ipv4()))
+            .or_else(|| fits(Ipv6Addr::UNSPECIFIED.into()));
+        if let Some(listener) = found {
+            (socket.inode, socket.cgroup) = (listener.inode, listener.cgroup);
+        }
+    }
 }
 
 /// `struct inet_diag_req_v2`: family, protocol, extensions, states, and a socket that is all zeros.
@@ -90,14 +115,18 @@ fn socket(protocol: Protocol, body: &[u8]) -> Option<Socket> {
     // A socket that is bound to nothing yet takes nothing.
     (local.port() != 0).then_some(())?;
     let cgroup = attribute(&body[MESSAGE..], CGROUP_ID).and_then(|value| value.first_chunk());
+    let inode = u64::from(number32(message, 68)?);
+    // A process that gives a connection up closes it: one that is not being closed and has no inode never had one.
+    let is_open = matches!(message[1], ESTABLISHED | SYN_RECV | CLOSE_WAIT);
     Some(Socket {
         protocol,
         local,
         remote: (!takes_from_anybody).then_some(remote),
         interface: number32(message, 40)?,
         uid: number32(message, 64)?,
-        inode: u64::from(number32(message, 68)?),
+        inode,
         cgroup: cgroup.map_or(0, |eight| u64::from_ne_bytes(*eight)),
+        waits: protocol == Protocol::Tcp && inode == 0 && is_open,
     })
 }
 
@@ -155,6 +184,25 @@ mod tests {
         let listens = |one: &&Socket| one.local == bound && one.remote.is_none();
         let found = all.iter().find(listens).unwrap();
         assert_ne!(found.inode, 0);
+    }
+
+    #[test]
+    fn a_connection_that_waits_to_be_accepted_is_its_listener_s() {
+        for bind in ["127.0.0.1:0", "0.0.0.0:0", "[::]:0"] {
+            let listener = TcpListener::bind(bind).unwrap();
+            let port = listener.local_addr().unwrap().port();
+            let stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+            let client = stream.local_addr().unwrap();
+            let find = |remote: Option<SocketAddr>| {
+                let all = all().unwrap();
+                all.into_iter().find(|one| one.local.port() == port && one.remote == remote).unwrap()
+            };
+            let waiting = find(Some(client));
+            assert_eq!((waiting.inode, waiting.waits), (find(None).inode, true), "{bind}");
+            let (_accepted, _) = listener.accept().unwrap();
+            let accepted = find(Some(client));
+            assert!(accepted.inode != find(None).inode && !accepted.waits, "{bind}");
+        }
     }
 
     proptest! {

@@ -149,20 +149,16 @@ impl Ground {
         tool::run(self.tool(args))
     }
 
-    /// Starts the tool for so many seconds; it watches when this returns.
-    pub fn watch(&self, time: &str) -> Watching {
-        self.watch_with(time, &[])
-    }
-
-    pub fn watch_with(&self, time: &str, args: &[&str]) -> Watching {
-        let mut command = self.tool(&[&["--json", "-d", time], args].concat());
+    /// Starts the tool; it watches when this returns.
+    pub fn watch(&self, args: &[&str]) -> Watching {
+        let mut command = self.tool(&[&["--json", "--follow"], args].concat());
         let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let deadline = Instant::now() + Duration::from_secs(60);
-        while programs_of(child.id()) < 5 {
-            assert!(Instant::now() < deadline, "the tool loads no programs");
+        while links_of(child.id()) < 5 {
+            assert!(Instant::now() < deadline, "the tool attaches no programs");
             std::thread::sleep(Duration::from_millis(5));
         }
-        // The last program is loaded a moment before it is attached.
+        // A moment later it has opened its gate.
         std::thread::sleep(Duration::from_millis(200));
         Watching(child)
     }
@@ -190,10 +186,10 @@ fn program() -> PathBuf {
     }
 }
 
-fn programs_of(pid: u32) -> usize {
+fn links_of(pid: u32) -> usize {
     let entries = std::fs::read_dir(format!("/proc/{pid}/fdinfo")).into_iter().flatten().flatten();
     let infos = entries.filter_map(|entry| std::fs::read_to_string(entry.path()).ok());
-    infos.filter(|text| text.contains("prog_type:")).count()
+    infos.filter(|text| text.contains("link_type:")).count()
 }
 
 fn addresses(host: &Namespace, other: &Namespace, interface: &str, [four, six]: [&str; 2]) {
@@ -256,8 +252,10 @@ impl Outside {
 pub struct Watching(Child);
 
 impl Watching {
-    /// How it ended, and what it said.
+    /// Ends it as Ctrl-C does: how it ended, and what it said.
     pub fn end(self) -> Ended {
+        std::thread::sleep(Duration::from_millis(200));
+        kill(Pid::from_raw(self.0.id() as i32), Signal::SIGINT).unwrap();
         let out = self.0.wait_with_output().unwrap();
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
         Ended { code: out.status.code(), stdout: text(out.stdout), stderr: text(out.stderr) }
