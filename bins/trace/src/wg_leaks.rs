@@ -117,7 +117,7 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<()> {
     if let Some(watch) = &mut watch {
         watch.tracer.detach();
         audit.read(watch)?;
-        stats::report(context, &watch.tracer, matches.get_flag("stats"))?;
+        stats::report(context, watch.tracer.running(), watch.tracer.counts()?, matches.get_flag("stats"))?;
         lost = watch.tracer.counts()?.lost;
     }
     let watched = (time != Some(Duration::ZERO)).then(|| began.elapsed());
