@@ -38,6 +38,21 @@ const PATIENCE: Duration = Duration::from_secs(900);
 const PAGE: &str = "docs/src/kernels.md";
 const HEAD: &str = include_str!("kernels/head.md");
 
+/// Makes what the tests need in a guest: loop devices, control groups that limit memory, and their folder of temporary
+/// files.
+const PREPARE: &str = r#"
+for module in /run/modules/loop.ko*; do
+    case $module in
+        *.xz) xzcat "$module" >/run/loop.ko ;;
+        *.ko) cp "$module" /run/loop.ko ;;
+    esac
+done
+[ ! -e /run/loop.ko ] || insmod /run/loop.ko
+mkdir -p /cgroup "$1"
+mount -t cgroup2 none /cgroup
+echo +memory >/cgroup/cgroup.subtree_control
+"#;
+
 /// What a tool does on a kernel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Outcome {
@@ -96,8 +111,16 @@ fn on_kernel_of(suite: &str, program: &Path, ui: &Ui) -> Result<(String, Found)>
     let agent = guest.agent().limited(PATIENCE);
     bring(&agent, program)?;
     let name = program.file_name().unwrap_or_default().to_string_lossy();
-    let prepare = "mkdir -p /cgroup && mount -t cgroup2 none /cgroup";
-    agent.ask(&["sh", "-ec", prepare])?;
+    let release = tree.kernel()?;
+    let modules = tree.path("usr/lib/modules").join(&release).join("kernel");
+    let block = std::fs::read_dir(modules.join("drivers/block")).into_iter().flatten().flatten();
+    if let Some(device) =
+        block.map(|entry| entry.path()).find(|path| path.file_prefix() == Some("loop".as_ref()))
+    {
+        agent.copy_in(&device, "/run/modules")?;
+    }
+    let temporary = shell::workspace().join("target/tmp").display().to_string();
+    agent.ask(&["sh", "-ec", PREPARE, "prepare", &temporary])?;
     let ran = agent.run(&[&format!("/run/{name}"), "--test-threads=1", "--show-output"])?;
     let said = String::from_utf8_lossy(&ran.stdout);
     let found = outcomes(&said);
@@ -105,7 +128,7 @@ fn on_kernel_of(suite: &str, program: &Path, ui: &Ui) -> Result<(String, Found)>
         ui.raw(&ran.stdout)?;
         ui.note(String::from_utf8_lossy(&ran.stderr));
     }
-    Ok((version(&tree.kernel()?), found))
+    Ok((version(&release), found))
 }
 
 /// A release's kernel, or that of its backports, and the little that a guest needs beside it.

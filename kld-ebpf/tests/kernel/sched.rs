@@ -135,11 +135,12 @@ fn about(told: u64, kernel: u64) {
     assert!(told.abs_diff(kernel) <= 1, "{told} was told, the kernel says {kernel}");
 }
 
-/// A duration that is right to a twentieth and 5 ms.
+/// A duration that is right to a tenth and 5 ms: the kernel reads its clock at another moment, and where instructions are
+/// translated that is later.
 #[track_caller]
 fn close(told: u64, kernel: u64) {
     assert!(
-        told.abs_diff(kernel) <= kernel / 20 + 5_000_000,
+        told.abs_diff(kernel) <= kernel / 10 + 5_000_000,
         "{told} ns were told, the kernel says {kernel}"
     );
 }
