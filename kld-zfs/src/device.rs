@@ -77,6 +77,18 @@ fn look(path: &Path) -> Result<(String, u64)> {
     Ok((String::from_utf8_lossy(&name[..end]).into_owned(), meta.rdev()))
 }
 
+/// A volume's size in bytes, as its device has it; `None` where the device is not there or is another one. A listing
+/// would tell too, and takes a program's start. The pool must not be suspended.
+pub fn size_of(dataset: &DatasetName) -> Option<u64> {
+    /// In which the kernel tells the sizes of all its devices.
+    const SECTOR: u64 = 512;
+    let (name, number) = look(&path(dataset)).ok()?;
+    let (major, minor) = (nix::libc::major(number), nix::libc::minor(number));
+    let text = std::fs::read_to_string(format!("/sys/dev/block/{major}:{minor}/size")).ok()?;
+    let sectors = text.trim().parse::<u64>().ok().filter(|_| name == dataset.as_str())?;
+    Some(sectors * SECTOR)
+}
+
 /// Makes sure that the device at this path is the volume that is meant.
 ///
 /// # Errors

@@ -50,6 +50,10 @@ fn a_task_at_its_group_s_limit_is_told_with_what_it_had_to_free() {
     }
     let Some(group) = Group::new("reclaim", LIMIT) else { return };
     let file = tempfile::NamedTempFile::new().unwrap();
+    if nix::sys::statfs::fstatfs(file.as_file()).unwrap().filesystem_type() == nix::sys::statfs::TMPFS_MAGIC {
+        eprintln!("not tested: files in memory are not given up");
+        return;
+    }
     file.as_file().set_len(8 * LIMIT).unwrap();
     let path = std::ffi::CString::new(file.path().to_str().unwrap()).unwrap();
     let read_all = move || {

@@ -9,7 +9,7 @@ use kld_ebpf::events::table::Tally;
 use kld_ebpf::probe::{CpuDist, RunqLat, RunqSlower};
 use kld_ebpf::{Filter, Summary, Table};
 
-use crate::common::{Generator, cannot_trace, tally, trace};
+use crate::common::{Generator, cannot_trace, part, tally, trace};
 
 /// What the kernel keeps of a process's first thread.
 #[derive(Clone, Copy, Debug)]
@@ -135,12 +135,11 @@ fn about(told: u64, kernel: u64) {
     assert!(told.abs_diff(kernel) <= 1, "{told} was told, the kernel says {kernel}");
 }
 
-/// A duration that is right to a tenth and 5 ms: the kernel reads its clock at another moment, and where instructions are
-/// translated that is later.
+/// A duration that is right to a [`part`] and 5 ms.
 #[track_caller]
 fn close(told: u64, kernel: u64) {
     assert!(
-        told.abs_diff(kernel) <= kernel / 10 + 5_000_000,
+        told.abs_diff(kernel) <= kernel / part() + 5_000_000,
         "{told} ns were told, the kernel says {kernel}"
     );
 }

@@ -163,15 +163,22 @@ pub(super) fn adopt(layout: &Layout, name: &MachineName, machine: Uuid, volumes:
                 format!("{dataset} is in the store, and not of this machine"),
             ));
         }
-        let listing =
-            Listing { of: &[dataset.as_str()], kinds: Kinds::Volumes, depth: Some(0), columns: &["volsize"] };
-        let rows = layout.engine.list(&listing)?;
-        let row = rows
-            .first()
-            .ok_or_else(|| Error::failed(what(&volume), format!("there is no volume {dataset}")))?;
-        set.volumes.push(Volume { adopted, size: ByteSize::new(row.number(0)?), ..volume });
+        let absent = || Error::failed(what(&volume), format!("there is no volume {dataset}"));
+        let size = size_of(layout, &dataset)?.ok_or_else(absent)?;
+        set.volumes.push(Volume { adopted, size: ByteSize::new(size), ..volume });
     }
     Ok(set)
+}
+
+/// A volume's size in bytes; `None` where there is no such volume.
+fn size_of(layout: &Layout, dataset: &DatasetName) -> Result<Option<u64>> {
+    pool::guard(dataset)?;
+    if let Some(size) = device::size_of(dataset) {
+        return Ok(Some(size));
+    }
+    let listing =
+        Listing { of: &[dataset.as_str()], kinds: Kinds::Volumes, depth: Some(0), columns: &["volsize"] };
+    layout.engine.list(&listing)?.first().map(|row| row.number(0)).transpose()
 }
 
 pub(super) fn create(
