@@ -41,9 +41,10 @@ impl Lock {
         let mut locked = fsio::lock(&path, patience)?.ok_or_else(|| busy(name, &path))?;
         let holder = Holder { pid: std::process::id() as i32, tool: tool.to_string(), since: time::now() };
         let text = serde_json::to_string(&holder).unwrap_or_default();
-        let written = locked.set_len(0).and_then(|()| locked.rewind());
+        // Cut after it is written: a file that is emptied first, ext4 writes to the disk when it is closed.
+        let written = locked.rewind().and_then(|()| locked.write_all(text.as_bytes()));
         written
-            .and_then(|()| locked.write_all(text.as_bytes()))
+            .and_then(|()| locked.set_len(text.len() as u64))
             .trying(|| format!("cannot write the lock {}", path.display()))?;
         Ok(Lock { _file: locked })
     }

@@ -107,7 +107,7 @@ fn on_kernel_of(suite: &str, program: &Path, ui: &Ui) -> Result<(String, Found)>
     let image = Image::ensure(&cache, &tree, None, true)?.into_inner();
     let shape = Shape { memory: ByteSize::gib(1), processors: 2, disks: Vec::new(), interfaces: 1 };
     let qemu = Qemu::of(&kld_build::Tree::at(Root::ensure(ui)?.tree()));
-    let translated = if qemu.speed() == Speed::Kvm { "KLD_NATIVE=1" } else { "KLD_TRANSLATED=1" };
+    let environment = if qemu.speed() == Speed::Kvm { &[][..] } else { &["KLD_TRANSLATED=1"] };
     let guest = Design { qemu, image, shape, patience: Design::PATIENCE }.boot(&[])?;
     let agent = guest.agent().limited(PATIENCE);
     bring(&agent, program)?;
@@ -122,8 +122,9 @@ fn on_kernel_of(suite: &str, program: &Path, ui: &Ui) -> Result<(String, Found)>
     }
     let temporary = shell::workspace().join("target/tmp").display().to_string();
     agent.ask(&["sh", "-ec", PREPARE, "prepare", &temporary])?;
+    let program = format!("/run/{name}");
     let ran =
-        agent.run(&["env", translated, &format!("/run/{name}"), "--test-threads=1", "--show-output"])?;
+        agent.run(&[&["env"], environment, &[&program, "--test-threads=1", "--show-output"]].concat())?;
     let said = String::from_utf8_lossy(&ran.stdout);
     let found = outcomes(&said);
     if found.is_empty() || found.values().any(|outcome| matches!(outcome, Outcome::Fails(_))) {
