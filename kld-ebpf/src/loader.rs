@@ -38,9 +38,9 @@ pub(crate) struct Parts {
 
 /// What every program has: its children are followed where processes are wanted by number.
 const FOLLOW: Hook = Hook::new("follow", "sched_process_fork");
-/// What every program knows, for its filter.
+/// What every program knows, for its filter: a task's process and control group.
 const OF_FILTER: &[Known] = &[
-    Known::field("TASK_TGID", &["task_struct.tgid"]),
+    Known::field("TASK_GROUP", &["task_struct.tgid"]),
     Known::field("TASK_CGROUPS", &["task_struct.cgroups"]),
     Known::field("CSS_SET_DFL_CGRP", &["css_set.dfl_cgrp"]),
     Known::field("CGROUP_LEVEL", &["cgroup.level"]),

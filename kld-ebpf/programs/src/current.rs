@@ -12,15 +12,11 @@ use kld_ebpf_events::Task;
 use kld_ebpf_events::filter::{BY_CGROUP, BY_COMM, BY_PID, BY_UID, Filter};
 
 use crate::cgroup::{above, keeps_ids, of};
-use crate::read::{Known, field, known};
-use crate::task::current;
+use crate::task::{current, process};
 
 #[unsafe(no_mangle)]
 static FILTER: Global<Filter> =
     Global::new(Filter { cgroup: 0, argument: 0, level: 0, by: 0, uid: 0, switches: 0, comm: [0; 16] });
-
-#[unsafe(no_mangle)]
-static TASK_TGID: Known = known();
 
 /// The wanted processes, and those that they have started since.
 #[map]
@@ -116,7 +112,7 @@ pub fn now() -> u64 {
 /// Children of wanted processes are wanted: on sched_process_fork(parent, child). Loaded with [`BY_PID`] only.
 #[raw_tracepoint(tracepoint = "sched_process_fork")]
 pub fn follow(ctx: RawTracePointContext) -> i32 {
-    let child: u32 = field(ctx.arg(1), &TASK_TGID);
+    let child = process(ctx.arg(1));
     if wanted_pid(ctx.tgid()) {
         let _ = PIDS.insert(child, 1, 0);
     }

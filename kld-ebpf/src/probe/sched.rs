@@ -11,7 +11,6 @@ use crate::table::Summary;
 /// What a program must know of tasks that do not run themselves.
 pub const TASKS: &[Known] = &[
     Known::field("TASK_PID", &["task_struct.pid"]),
-    Known::field("TASK_GROUP", &["task_struct.tgid"]),
     // Renamed in 5.14.
     Known::field("TASK_STATE", &["task_struct.__state", "task_struct.state"]),
     Known::field("TASK_CRED", &["task_struct.real_cred"]),

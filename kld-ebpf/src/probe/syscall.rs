@@ -27,10 +27,7 @@ pub const REGISTERS: &[Known] = &[
 ];
 
 /// What a program must know to tell a task's parent.
-pub const PARENTS: &[Known] = &[
-    Known::field("TASK_PARENT", &["task_struct.real_parent"]),
-    Known::field("TASK_GROUP", &["task_struct.tgid"]),
-];
+pub const PARENTS: &[Known] = &[Known::field("TASK_PARENT", &["task_struct.real_parent"])];
 
 /// System calls that older processors have, and newer ones have not.
 #[cfg(target_arch = "x86_64")]

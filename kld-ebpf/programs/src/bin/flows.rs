@@ -92,8 +92,7 @@ fn look(ctx: &SkBuffContext) -> Option<()> {
         return None;
     }
     // SAFETY: the helper takes the packet.
-    let (cookie, cgroup) =
-        unsafe { (bpf_get_socket_cookie(ctx.as_ptr()), bpf_skb_cgroup_id(ctx.skb.skb)) };
+    let (cookie, cgroup) = unsafe { (bpf_get_socket_cookie(ctx.as_ptr()), bpf_skb_cgroup_id(ctx.skb.skb)) };
     let mut told = false;
     send(|event: *mut Sent| {
         // SAFETY: the ring gives room for the event.
