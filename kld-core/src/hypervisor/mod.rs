@@ -111,6 +111,10 @@ pub trait Hypervisor: Send + Sync {
 
     /// Makes or replaces a definition. An error where another domain has its name or its UUID.
     fn define(&self, definition: &str) -> Result<Uuid>;
+    /// Makes or replaces several definitions, at once where it can. After an error, any of them may have been made.
+    fn define_all(&self, definitions: &[&str]) -> Result<()> {
+        definitions.iter().try_for_each(|definition| self.define(definition).map(drop))
+    }
     /// Forgets a definition; files that it names (NVRAM, disks) stay. One that is not there is as wanted.
     fn undefine(&self, uuid: Uuid) -> Result<Change<()>>;
     /// What was defined and forgotten before survives a power cut when this returns.

@@ -80,6 +80,19 @@ impl Libvirt {
         probes::all(self)
     }
 
+    /// Makes or replaces definitions, and gives their UUIDs in the same order. The daemon has each as long as one has.
+    fn define_at_once(&self, definitions: &[&str]) -> Result<Vec<Uuid>> {
+        definitions.iter().try_for_each(|definition| check_text("the definition", definition))?;
+        let limit = self.timeout * u32::try_from(definitions.len()).unwrap_or(u32::MAX).max(1);
+        if let Some(told) = self.direct.define(definitions, limit) {
+            return told;
+        }
+        let definitions: Vec<String> = definitions.iter().map(ToString::to_string).collect();
+        self.call(limit, move |connect| {
+            definitions.iter().map(|definition| domains::define(connect, definition)).collect()
+        })
+    }
+
     /// Runs `deed` on the connection's thread.
     fn call<T: Send + 'static>(
         &self,
@@ -175,12 +188,11 @@ impl Hypervisor for Libvirt {
     }
 
     fn define(&self, definition: &str) -> Result<Uuid> {
-        check_text("the definition", definition)?;
-        if let Some(told) = self.direct.define(definition, self.timeout) {
-            return told;
-        }
-        let definition = definition.to_string();
-        self.call(self.timeout, move |connect| domains::define(connect, &definition))
+        self.define_at_once(&[definition])?.pop().ok_or_else(|| Error::message("libvirt has defined nothing"))
+    }
+
+    fn define_all(&self, definitions: &[&str]) -> Result<()> {
+        self.define_at_once(definitions).map(drop)
     }
 
     fn undefine(&self, uuid: Uuid) -> Result<Change<()>> {

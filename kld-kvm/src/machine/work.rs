@@ -268,10 +268,8 @@ impl Machines {
         let reached = Mutex::new(None);
         let frozen = work.switch.filter(|_| work.change.repoints.is_empty());
         let define = || {
-            let mut new = work.define.iter();
-            phase("define", || {
-                new.try_for_each(|domain| self.hypervisor.define(&domain.definition).map(drop))
-            })?;
+            let new: Vec<&str> = work.define.iter().map(|domain| domain.definition.as_str()).collect();
+            phase("define", || self.hypervisor.define_all(&new))?;
             self.settle(!work.define.is_empty())
         };
         std::thread::scope(|scope| {

@@ -85,8 +85,15 @@ impl Lab {
     pub fn clones(&self, names: &[String]) {
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         self.ok("kvm-clone", &[&["template"], &names[..]].concat());
-        self.ok("udevadm", &["settle"]);
-        names.iter().for_each(|name| crate::mark::write(&self.link(name), &bears(name)));
+        for name in names {
+            // ZFS makes devices after its commands have returned, and udev their links after that.
+            let (link, began) = (self.link(name), Instant::now());
+            while !link.exists() {
+                assert!(began.elapsed() < PATIENCE, "{} is missing", link.display());
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            crate::mark::write(&link, &bears(name));
+        }
     }
 
     /// The path of a machine's disk.

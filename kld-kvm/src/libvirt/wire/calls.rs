@@ -93,9 +93,17 @@ pub(super) fn is_persistent(client: &mut Client, domain: &Domain) -> Outcome<boo
     one(client, DOMAIN_IS_PERSISTENT, domain.encode(), flag)
 }
 
-pub(super) fn define(client: &mut Client, definition: &str) -> Outcome<Domain> {
-    let arguments = Encoder::default().string(definition.as_bytes()).word(0);
-    one(client, DOMAIN_DEFINE_XML_FLAGS, arguments, Domain::decode)
+/// Makes or replaces definitions, several at one time.
+pub(super) fn define(
+    client: &mut Client,
+    definitions: &[&str],
+) -> Result<Vec<Result<Domain, Refusal>>, Trouble> {
+    let call = |definition: &&str| {
+        let arguments = Encoder::default().string(definition.as_bytes()).word(0).finish();
+        Call { procedure: DOMAIN_DEFINE_XML_FLAGS, arguments }
+    };
+    let calls: Vec<_> = definitions.iter().map(call).collect();
+    client.exchange(&calls)?.iter().map(|answer| read(answer, Domain::decode)).collect()
 }
 
 pub(super) fn undefine(client: &mut Client, domain: &Domain, flags: u32) -> Outcome<()> {

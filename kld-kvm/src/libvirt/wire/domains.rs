@@ -80,13 +80,14 @@ fn present<T>(value: std::result::Result<T, Refusal>) -> std::result::Result<Opt
     value.map(Some).or_else(absent)
 }
 
-pub(super) fn define(client: &mut Client, definition: &str) -> Done<Uuid> {
-    if definition.len() > STRING {
+/// Makes or replaces definitions; the first refusal counts. Their UUIDs, in order.
+pub(super) fn define(client: &mut Client, definitions: &[&str]) -> Done<Vec<Uuid>> {
+    if definitions.iter().any(|definition| definition.len() > STRING) {
         return Err(Trouble::Unsent);
     }
-    let defined = calls::define(client, definition)?;
+    let defined = calls::define(client, definitions)?.into_iter().map(|domain| domain.map(|domain| domain.uuid));
     Ok(defined
-        .map(|domain| domain.uuid)
+        .collect::<std::result::Result<_, _>>()
         .map_err(|refusal| tell::failure("cannot define the machine", &refusal)))
 }
 

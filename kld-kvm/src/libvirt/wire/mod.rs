@@ -86,8 +86,8 @@ impl Direct {
         self.ask(limit, |client| domains::by_uuid(client, uuid))
     }
 
-    pub(super) fn define(&self, definition: &str, limit: Duration) -> Option<Result<Uuid>> {
-        self.carry_out(limit, "cannot define the machine", |client| domains::define(client, definition))
+    pub(super) fn define(&self, definitions: &[&str], limit: Duration) -> Option<Result<Vec<Uuid>>> {
+        self.carry_out(limit, "cannot define the machine", |client| domains::define(client, definitions))
     }
 
     pub(super) fn undefine(&self, uuid: Uuid, limit: Duration) -> Option<Result<Change<()>>> {
