@@ -155,7 +155,8 @@ pub fn read_bytes(path: &Path, limit: u64) -> Result<Option<Vec<u8>>> {
         Err(error) if matches!(error.kind(), NotFound | NotADirectory) => return Ok(None),
         opened => opened.trying(what)?,
     };
-    let mut bytes = Vec::new();
+    // Files of the kernel do not say how long they are; most are shorter than this.
+    let mut bytes = Vec::with_capacity(4096);
     // One byte more than allowed tells a file that is too large, and one that grows while it is read.
     file.take(limit + 1).read_to_end(&mut bytes).trying(what)?;
     if bytes.len() as u64 > limit {

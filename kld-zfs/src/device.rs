@@ -7,13 +7,13 @@ use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kld_core::error::Trying;
 use kld_core::retry::Patience;
 use kld_core::{Error, Result};
 
-use crate::{DatasetName, PoolName, pool};
+use crate::{DatasetName, PoolName, pool, udev};
 
 /// Where udev makes the links.
 pub const FOLDER: &str = "/dev/zvol";
@@ -115,15 +115,14 @@ pub fn verify_paths(paths: &[PathBuf]) -> Result<()> {
     let patience = Patience::of(PATIENCE);
     let promises = paths.iter().filter_map(|path| Some((path, path.strip_prefix(FOLDER).ok()?.to_str()?)));
     promises.into_iter().try_for_each(|(path, meant)| {
-        patience.retry(
-            |_| true,
-            || {
-                // Opening a volume of a suspended pool may never return.
-                pool::guard_pool(&PoolName::parse(meant.split('/').next().unwrap_or_default())?)?;
-                let (volume, number) = look(path).map_err(|error| error.with_hint(UDEV))?;
-                same(path, &name_by_udev(&volume, partition(number).as_deref()), meant)
-            },
-        )
+        let mut link = Awaited::new(path);
+        let verify = || {
+            // Opening a volume of a suspended pool may never return.
+            pool::guard_pool(&PoolName::parse(meant.split('/').next().unwrap_or_default())?)?;
+            let (volume, number) = look(path).map_err(|error| error.with_hint(UDEV))?;
+            same(path, &name_by_udev(&volume, partition(number).as_deref()), meant)
+        };
+        patience.retry(|_| true, || verify().inspect_err(|_| link.is_missing_still()))
     })
 }
 
@@ -143,8 +142,35 @@ fn partition(number: u64) -> Option<String> {
 /// Waits until the volume's device is there and is the one that is meant.
 pub fn wait(dataset: &DatasetName) -> Result<PathBuf> {
     let path = path(dataset);
-    Patience::of(PATIENCE).retry(|_| true, || verify_device(&path, dataset))?;
+    let mut link = Awaited::new(&path);
+    let verify = || verify_device(&path, dataset).inspect_err(|_| link.is_missing_still());
+    Patience::of(PATIENCE).retry(|_| true, verify)?;
     Ok(path)
+}
+
+/// A link that is waited for. udev is reminded of the device when it should have come to it.
+struct Awaited<'a> {
+    link: &'a Path,
+    since: Instant,
+}
+
+impl<'a> Awaited<'a> {
+    /// When udev is reminded, and again.
+    const AFTER: Duration = Duration::from_secs(2);
+
+    fn new(link: &'a Path) -> Self {
+        Awaited { link, since: Instant::now() }
+    }
+
+    fn is_missing_still(&mut self) {
+        if self.since.elapsed() < Self::AFTER || self.link.symlink_metadata().is_ok() {
+            return;
+        }
+        if let Some(dataset) = dataset_of(self.link) {
+            udev::remind(&dataset);
+        }
+        self.since = Instant::now();
+    }
 }
 
 #[cfg(test)]

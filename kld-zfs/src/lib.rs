@@ -12,6 +12,7 @@ pub mod names;
 pub mod parse;
 pub mod pool;
 pub mod store;
+mod udev;
 
 pub use names::{DatasetName, PoolName, SnapshotName};
 pub use store::ZvolStore;

@@ -86,13 +86,18 @@ impl Lab {
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         self.ok("kvm-clone", &[&["template"], &names[..]].concat());
         for name in names {
-            // ZFS makes devices after its commands have returned, and udev their links after that.
-            let (link, began) = (self.link(name), Instant::now());
-            while !link.exists() {
-                assert!(began.elapsed() < PATIENCE, "{} is missing", link.display());
-                std::thread::sleep(Duration::from_millis(50));
-            }
-            crate::mark::write(&link, &bears(name));
+            self.wait_for(&self.link(name));
+            crate::mark::write(&self.link(name), &bears(name));
+        }
+    }
+
+    /// ZFS makes devices after its commands have returned, and udev their links after that, unless it has missed them.
+    fn wait_for(&self, link: &Path) {
+        let began = Instant::now();
+        self.ok("udevadm", &["settle"]);
+        while !link.exists() {
+            assert!(began.elapsed() < PATIENCE, "{} is missing", link.display());
+            self.ok("udevadm", &["trigger", "--settle", "--action=add", "--sysname-match=zd*"]);
         }
     }
 
