@@ -85,7 +85,8 @@ pub(super) fn define(client: &mut Client, definitions: &[&str]) -> Done<Vec<Uuid
     if definitions.iter().any(|definition| definition.len() > STRING) {
         return Err(Trouble::Unsent);
     }
-    let defined = calls::define(client, definitions)?.into_iter().map(|domain| domain.map(|domain| domain.uuid));
+    let defined =
+        calls::define(client, definitions)?.into_iter().map(|domain| domain.map(|domain| domain.uuid));
     Ok(defined
         .collect::<std::result::Result<_, _>>()
         .map_err(|refusal| tell::failure("cannot define the machine", &refusal)))
