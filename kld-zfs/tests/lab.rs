@@ -164,6 +164,30 @@ fn every_engine_does_the_same() {
     }
 }
 
+#[test]
+fn a_volume_that_udev_has_seen_and_missed_gets_its_link() {
+    if !in_lab() {
+        return;
+    }
+    let pool = Pool::get();
+    let bench = pool.bench(Arc::new(Library::load().unwrap()));
+    let missed = DatasetName::parse(&format!("{}/missed", bench.place)).unwrap();
+    run("zfs", &["create", "-s", "-V", "8M", missed.as_str()]);
+    let link = device::wait(&missed).unwrap();
+    run("udevadm", &["settle"]);
+
+    // As udev leaves it when it could not open the device.
+    let number = run("lsblk", &["-dno", "MAJ:MIN", link.to_str().unwrap()]);
+    let record = format!("/run/udev/data/b{}", number.trim());
+    let text = std::fs::read_to_string(&record).unwrap();
+    let rest: Vec<&str> = text.lines().filter(|line| !line.starts_with("S:zvol/")).collect();
+    assert!(rest.len() < text.lines().count(), "{text}");
+    std::fs::write(&record, rest.join("\n") + "\n").unwrap();
+    std::fs::remove_file(&link).unwrap();
+
+    assert_eq!(device::wait(&missed).unwrap(), link);
+}
+
 /// The same on libzetta. Where a change may be interrupted is the store's affair, and tried in full on the others.
 #[cfg(feature = "libzetta")]
 mod libzetta {
