@@ -87,6 +87,12 @@ fn hint(code: Number, message: &str) -> Option<&'static str> {
         Some("start it: `virsh net-start NAME`")
     } else if has("Cannot allocate memory") || has("cannot set up guest memory") {
         Some("the host has too little free memory for this machine")
+    } else if has("Unknown error 512") {
+        // ERESTARTSYS, which OpenZFS lets out to whoever opens a volume.
+        Some(
+            "OpenZFS was too busy to open its disk: start it again, or raise zvol_open_timeout_ms \
+             (see the page on troubles with ZFS)",
+        )
     } else {
         None
     }
@@ -193,6 +199,13 @@ mod tests {
             let message = format!("internal error: {noticed}qemu-system-x86_64: -device x: no");
             assert_eq!(plain(&message), "its emulator ended: qemu-system-x86_64: -device x: no");
         }
+    }
+
+    #[test]
+    fn a_volume_that_could_not_be_opened_in_time_is_no_riddle() {
+        let message = "qemu-system-x86_64: -blockdev x: Could not open '/dev/zvol/a': Unknown error 512";
+        let hint = hint(Number::InternalError, message).unwrap();
+        assert!(hint.starts_with("OpenZFS was too busy to open its disk: start it again"), "{hint}");
     }
 
     #[test]

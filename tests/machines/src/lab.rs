@@ -131,6 +131,12 @@ impl Lab {
         std::os::unix::fs::symlink(device, self.link(machine)).unwrap();
     }
 
+    /// Has OpenZFS wait longer for its own lock, as the book advises for hosts that start many machines at once. Here,
+    /// where every processor is translated, dozens need it.
+    pub fn expect_many(&self) {
+        std::fs::write("/sys/module/zfs/parameters/zvol_open_timeout_ms", "60000").unwrap();
+    }
+
     /// Installs kld's hook, and has libvirt look for it.
     pub fn install_hook(&self) {
         self.ok("kvm-hook", &["--install"]);

@@ -20,6 +20,7 @@ fn every_guest_of_many_that_start_at_once_sees_its_own_volume() {
     let Some(lab) = Lab::get() else { return };
     let full = std::env::var_os("KLD_FULL").is_some_and(|value| !value.is_empty());
     let names: Vec<String> = (1..=if full { FULL } else { FEW }).map(|n| format!("web-{n}")).collect();
+    lab.expect_many();
     lab.template();
     lab.install_hook();
     lab.clones(&names);
