@@ -7,7 +7,8 @@ use kld_test_support::kill::{Outcome, kill_at};
 
 use crate::lab::{Lab, Seen};
 
-/// How many kills a scenario has unless everything is to be tried. In the lab, which is emulated, each takes seconds.
+/// How many kills a scenario has unless everything is to be tried. In the lab, which is emulated, each takes seconds,
+/// and everything takes hours: a full run there tries this many, and `KLD_EVERY=1` tries all.
 const SAMPLE: usize = 20;
 const SAMPLE_IN_LAB: usize = 5;
 /// How many kills of the killed run, and of the recovery for each, in [`sweep_recovery`].
@@ -46,15 +47,20 @@ impl Said {
     }
 }
 
-/// True where every kill is tried: `cargo xtask test --full`.
+/// True where as much is tried as there is time for: `cargo xtask test --full`.
 pub fn full() -> bool {
     std::env::var_os("KLD_FULL").is_some()
 }
 
+/// True where every kill is tried.
+fn every() -> bool {
+    std::env::var_os("KLD_EVERY").is_some() || full() && !kld_test_support::in_lab()
+}
+
 /// Which of `calls` kill points are tried: all, or about `most` of them, evenly spread, the last one included.
 pub fn points(calls: usize, most: usize) -> Vec<usize> {
-    let most = if kld_test_support::in_lab() { SAMPLE_IN_LAB } else { most };
-    let step = if full() { 1 } else { calls.div_ceil(most).max(1) };
+    let most = if kld_test_support::in_lab() && !full() { SAMPLE_IN_LAB } else { most };
+    let step = if every() { 1 } else { calls.div_ceil(most).max(1) };
     let mut points: Vec<usize> = (1..=calls).step_by(step).collect();
     if points.last() != Some(&calls) {
         points.push(calls);

@@ -123,14 +123,18 @@ impl Ground {
         cache: Cache,
         dice: &mut dyn FnMut() -> bool,
     ) -> (Cut, Option<Duration>) {
-        let during = tempfile::Builder::new().prefix("kld-power-").tempdir().unwrap();
-        copy(&self.disks(), during.path());
-        let disks = match cache {
-            Cache::Stays => Disks::Kept(during.path()),
-            Cache::IsLost | Cache::IsTorn => Disks::Recorded(during.path()),
-        };
         let network = Network::new().unwrap();
-        let lab = self.parts.resume(&self.state(), &[network.plug()], disks).unwrap();
+        let resume = || {
+            let during = tempfile::Builder::new().prefix("kld-power-").tempdir().unwrap();
+            copy(&self.disks(), during.path());
+            let disks = match cache {
+                Cache::Stays => Disks::Kept(during.path()),
+                Cache::IsLost | Cache::IsTorn => Disks::Recorded(during.path()),
+            };
+            self.parts.resume(&self.state(), &[network.plug()], disks).map(|lab| (lab, during))
+        };
+        // A guest may hang, on a busy machine that translates its instructions.
+        let (lab, during) = resume().or_else(|_| resume()).unwrap();
         let (agent, pid) = (lab.agent(), Pid::from_raw(lab.pid()));
         let command: Vec<String> = SETTINGS.iter().chain(command).map(ToString::to_string).collect();
         let (tell, told) = mpsc::channel::<(Option<Ran>, Duration)>();
@@ -180,7 +184,9 @@ impl Ground {
     /// Starts a lab on the disks that a cut has left, and the next tool there. Its pool must be whole.
     pub fn come_back(&self, cut: &Cut, at: &str) -> Seen {
         let network = Network::new().unwrap();
-        let lab = self.parts.resume(&self.bare(), &[network.plug()], Disks::Kept(cut.disks.path())).unwrap();
+        // Nothing is mounted yet, so that a guest that hangs has left the disks as they are.
+        let resume = || self.parts.resume(&self.bare(), &[network.plug()], Disks::Kept(cut.disks.path()));
+        let lab = resume().or_else(|_| resume()).unwrap();
         let agent = lab.agent();
         script(&agent, BACK, &[]);
         let mended = script(&agent, MEND, &[]);
