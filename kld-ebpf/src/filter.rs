@@ -24,6 +24,10 @@ pub struct Filter {
     pub argument: u64,
     /// Numbers that the probe takes, by their variables' names, which it documents.
     pub numbers: Vec<(&'static str, u32)>,
+    /// How often a probe that samples does so on each processor, in Hz.
+    pub frequency: u32,
+    /// How many different stacks a probe that tells stacks can keep, where not as many as it says.
+    pub stacks: Option<u32>,
 }
 
 /// A filter as the kernel side takes it.

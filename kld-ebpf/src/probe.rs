@@ -20,6 +20,7 @@ mod retransmit;
 mod rtt;
 mod sched;
 mod socket;
+mod stack;
 mod stat;
 mod syscall;
 mod tcp;
@@ -42,6 +43,7 @@ pub use retransmit::TcpRetransmit;
 pub use rtt::TcpRtt;
 pub use sched::{CpuDist, RunqLat, RunqSlower, TASKS};
 pub use socket::{Bind, CALLED_ON, Listen, OWNED, TcpAccept};
+pub use stack::{OffCpu, Stacked, times};
 pub use stat::Stat;
 pub use syscall::{PARENTS, REGISTERS};
 pub use tcp::{SOCKET, TcpConnect, TcpLatency, TcpLife, TcpState};
@@ -77,6 +79,8 @@ pub enum Point {
     Tracepoint(&'static str),
     /// On the root of the control groups of the second version, so on every process's doings. It needs CAP_NET_ADMIN.
     Cgroup(Cgroup),
+    /// On the clock of each processor, [so many times a second](crate::Filter::frequency).
+    Sample,
 }
 
 impl std::fmt::Display for Point {
@@ -84,6 +88,7 @@ impl std::fmt::Display for Point {
         match self {
             Point::Tracepoint(name) => f.write_str(name),
             Point::Cgroup(what) => write!(f, "the control groups' {}", what.name()),
+            Point::Sample => f.write_str("the processors' clocks"),
         }
     }
 }
@@ -144,6 +149,11 @@ impl Hook {
     /// The root of the control groups.
     pub const fn cgroup(function: &'static str, what: Cgroup) -> Hook {
         Hook::at(function, Point::Cgroup(what), "5.7")
+    }
+
+    /// The clock of each processor.
+    pub const fn sample(function: &'static str) -> Hook {
+        Hook::at(function, Point::Sample, "4.9")
     }
 
     const fn at(function: &'static str, point: Point, since: &'static str) -> Hook {

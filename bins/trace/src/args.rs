@@ -127,7 +127,7 @@ pub fn wanted(matches: &ArgMatches) -> Result<Wanted> {
     Ok(Wanted {
         filter: filter(matches)?,
         duration: matches.get_one::<Duration>("duration").copied(),
-        count: matches.get_one::<u64>("count").copied(),
+        count: matches.try_get_one::<u64>("count").ok().flatten().copied(),
         stats: matches.get_flag("stats"),
     })
 }

@@ -18,6 +18,7 @@ mod histogram;
 mod irq;
 mod killsnoop;
 mod mountsnoop;
+mod offcputime;
 mod oomkill;
 mod opensnoop;
 mod probe;
@@ -26,6 +27,7 @@ mod runqlat;
 mod runqslower;
 mod softirqs;
 mod solisten;
+mod stacks;
 mod stats;
 mod statsnoop;
 mod stop;
@@ -65,6 +67,7 @@ const TOOLS: &[Tool] = &[
     bitesize::TOOL,
     cpudist::TOOL,
     hardirqs::TOOL,
+    offcputime::TOOL,
     runqlat::TOOL,
     runqslower::TOOL,
     softirqs::TOOL,

@@ -25,6 +25,7 @@ pub fn cannot_trace() -> bool {
 pub struct Generator {
     pub pid: u32,
     word: UnixStream,
+    held: Option<UnixStream>,
 }
 
 impl Generator {
@@ -39,7 +40,7 @@ impl Generator {
         let (word, mut heard) = UnixStream::pair().unwrap();
         // SAFETY: the child makes system calls only, and ends without returning.
         match unsafe { fork() }.unwrap() {
-            ForkResult::Parent { child } => Generator { pid: child.as_raw() as u32, word },
+            ForkResult::Parent { child } => Generator { pid: child.as_raw() as u32, word, held: None },
             ForkResult::Child => {
                 // A test that fails leaves no child behind.
                 let _ = nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL);
@@ -51,6 +52,30 @@ impl Generator {
                 unsafe { libc::_exit(0) }
             }
         }
+    }
+
+    /// The same, of a process that waits again when it has done it, so that it can be looked at with all that it has
+    /// mapped: see [`go_and_hold`](Self::go_and_hold).
+    pub fn held(deed: impl FnOnce()) -> Generator {
+        let (own, mut other) = UnixStream::pair().unwrap();
+        let descriptor = other.as_raw_fd();
+        let generator = Generator::with(descriptor, move || {
+            deed();
+            let _ = other.write_all(b".");
+            let _ = other.read(&mut [0]);
+        });
+        Generator { held: Some(own), ..generator }
+    }
+
+    /// Gives the word, waits until all is done, and looks at the process, which lives on until then.
+    pub fn go_and_hold<T>(mut self, look: impl FnOnce(u32) -> T) -> T {
+        self.word.write_all(b"!").unwrap();
+        let mut held = self.held.take().unwrap();
+        held.read_exact(&mut [0]).unwrap();
+        let seen = look(self.pid);
+        drop(held);
+        waitpid(Pid::from_raw(self.pid as i32), None).unwrap();
+        seen
     }
 
     /// Gives the word, and waits until all is done.

@@ -12,5 +12,6 @@ mod open;
 mod process;
 mod sched;
 mod socket;
+mod stack;
 mod stream;
 mod tcp;
