@@ -43,7 +43,7 @@ pub use retransmit::TcpRetransmit;
 pub use rtt::TcpRtt;
 pub use sched::{CpuDist, RunqLat, RunqSlower, TASKS};
 pub use socket::{Bind, CALLED_ON, Listen, OWNED, TcpAccept};
-pub use stack::{OffCpu, Stacked, times};
+pub use stack::{OffCpu, Profile, Stacked, WakeupTime, times};
 pub use stat::Stat;
 pub use syscall::{PARENTS, REGISTERS};
 pub use tcp::{SOCKET, TcpConnect, TcpLatency, TcpLife, TcpState};

@@ -88,7 +88,7 @@ impl<S: Summary> Table<S> {
             room: SMALLEST_RING,
             sizes,
             numbers: filter.numbers.clone(),
-            frequency: filter.frequency,
+            frequency: filter.frequency(),
         };
         let mut wanted = filter.resolve()?;
         wanted.filter.switches |= S::SWITCHES;

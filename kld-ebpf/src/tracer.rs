@@ -71,7 +71,7 @@ impl<P: Probe> Tracer<P> {
             room: P::ROOM,
             sizes: Vec::new(),
             numbers: filter.numbers.clone(),
-            frequency: filter.frequency,
+            frequency: filter.frequency(),
         };
         let mut wanted = filter.resolve()?;
         wanted.filter.switches |= P::SWITCHES;

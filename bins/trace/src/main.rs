@@ -22,6 +22,7 @@ mod offcputime;
 mod oomkill;
 mod opensnoop;
 mod probe;
+mod profile;
 mod prometheus;
 mod runqlat;
 mod runqslower;
@@ -44,6 +45,7 @@ mod tcprtt;
 mod tcpstates;
 mod threadsnoop;
 mod view;
+mod wakeuptime;
 mod wg_leaks;
 
 use std::process::ExitCode;
@@ -68,10 +70,12 @@ const TOOLS: &[Tool] = &[
     cpudist::TOOL,
     hardirqs::TOOL,
     offcputime::TOOL,
+    profile::TOOL,
     runqlat::TOOL,
     runqslower::TOOL,
     softirqs::TOOL,
     syscount::TOOL,
+    wakeuptime::TOOL,
     tcpconnect::TOOL,
     tcpaccept::TOOL,
     tcpconnlat::TOOL,

@@ -7,13 +7,14 @@ use kld_ebpf::events::stack::Of;
 use kld_ebpf::events::table::Total;
 use kld_ebpf::probe::OffCpu;
 
-use crate::stacks::{self, Label, Stacks, bounds, common, sides};
+use crate::stacks::{self, Label, Stacks, bounds, common, sides, threads};
 
 pub const TOOL: Tool = Tool { name: "offcputime", about: kld_catalog::about("offcputime"), command, run };
 
 fn command() -> Command {
     common(Command::new("offcputime"))
         .args(sides())
+        .args(threads())
         .args(bounds())
         .arg(
             Arg::new("state")

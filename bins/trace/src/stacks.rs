@@ -51,7 +51,7 @@ pub struct Label {
 }
 
 impl Label {
-    /// That of a task's stack.
+    /// That of a task's own stack.
     pub fn of_task(of: &Of) -> Label {
         let name = printable(text(&of.comm));
         Label {
@@ -148,11 +148,17 @@ pub fn common(command: Command) -> Command {
     ])
 }
 
-/// The flags that choose between the two sides of stacks, and between the two kinds of threads.
-pub fn sides() -> [Arg; 4] {
+/// The flags that choose between the two sides of stacks.
+pub fn sides() -> [Arg; 2] {
     [
         flag("user-stacks-only", 'U', "Only the program's own calls").conflicts_with("kernel-stacks-only"),
         flag("kernel-stacks-only", 'K', "Only the calls in the kernel"),
+    ]
+}
+
+/// The flags that choose between the two kinds of threads.
+pub fn threads() -> [Arg; 2] {
+    [
         long("user-threads-only", "No threads of the kernel").conflicts_with("kernel-threads-only"),
         flag("kernel-threads-only", 'k', "Only threads of the kernel"),
     ]
@@ -178,7 +184,7 @@ fn long(name: &'static str, help: &'static str) -> Arg {
     Arg::new(name).long(name).action(clap::ArgAction::SetTrue).help(help)
 }
 
-/// What the flags of [`common`], [`sides`] and [`bounds`] say.
+/// What the flags of [`common`], [`sides`], [`threads`] and [`bounds`] say.
 pub fn wanted<S: Stacked>(matches: &ArgMatches) -> Result<Wanted> {
     let mut wanted = args::wanted(matches)?;
     wanted.duration = wanted.duration.or(matches.get_one::<Duration>("seconds").copied());

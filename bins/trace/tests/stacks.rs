@@ -49,6 +49,13 @@ fn what_cannot_be_meant_is_refused_before_anything_is_loaded() {
         ),
         ("offcputime", &["--state", "256"], "error: invalid value '256'"),
         ("offcputime", &["--stack-storage-size", "0"], "error: invalid value '0'"),
+        ("wakeuptime", &["-U"], "error: unexpected argument '-U' found"),
+        ("profile", &["-F", "0"], "error: invalid value '0'"),
+        (
+            "profile",
+            &["-F", "4000000000"],
+            "error: the kernel does not permit 4000000000 samples in a second\nhint: ",
+        ),
         ("offcputime", &["-a"], "error: the following required arguments were not provided:\n  --folded"),
     ] {
         let mut command: Command = tool::command(&tools.path(tool));
@@ -69,6 +76,7 @@ fn run_beside_work(mut command: Command) -> Ran {
         let work = || {
             while !over.load(Ordering::Relaxed) {
                 std::thread::sleep(Duration::from_millis(2));
+                (0..2000).for_each(|_| drop(std::fs::metadata("/proc/self")));
             }
         };
         std::thread::Builder::new().name(NAME.to_string()).spawn_scoped(scope, work).unwrap();
@@ -81,8 +89,9 @@ fn run_beside_work(mut command: Command) -> Ran {
     })
 }
 
-/// A tool, a call that its stacks have in the kernel, and how its numbers are told.
-const TOOLS: [(&str, &str); 1] = [("offcputime", "schedule")];
+/// A tool, and a call that its stacks have in the kernel.
+const TOOLS: [(&str, &str); 3] =
+    [("offcputime", "schedule"), ("wakeuptime", "hrtimer_wakeup"), ("profile", "do_syscall_64")];
 
 fn tool_with(tools: &Tools, name: &str, args: &[&str]) -> Command {
     let mut command = tool::command(&tools.path(name));
@@ -107,7 +116,10 @@ fn stacks_are_told_in_every_form() {
         let folded = run_beside_work(tool_with(&tools, name, &["-f", "-a"])).stdout;
         for line in folded.lines() {
             let (stack, number) = line.rsplit_once(' ').unwrap();
-            assert!(stack.starts_with(NAME) && number.parse::<u64>().is_ok(), "{name}: {line}");
+            assert!(
+                stack.split(';').any(|part| part == NAME) && number.parse::<u64>().is_ok(),
+                "{name}: {line}"
+            );
         }
         assert!(folded.contains(&format!(";{call}_[k]")), "{name}: {folded}");
 

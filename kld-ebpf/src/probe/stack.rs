@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use kld_ebpf_events::stack::{self, Ids, Of};
+use kld_ebpf_events::stack::{self, Ids, Of, Wakeup};
 use kld_ebpf_events::table::Total;
 
 use super::{Hook, Known, TASKS};
@@ -62,6 +62,57 @@ impl Summary for OffCpu {
 }
 
 impl Stacked for OffCpu {
+    fn stacks(key: &Of) -> (Ids, u32) {
+        (key.stack, key.pid)
+    }
+}
+
+/// How long tasks sleep, by who wakes them, and the stacks with which they do it.
+#[derive(Debug, Clone, Copy)]
+pub struct WakeupTime;
+
+impl Summary for WakeupTime {
+    type Key = Wakeup;
+    type Value = Total;
+    const NAME: &'static str = "wakeuptime";
+    const OBJECT: &'static [u8] = include_bytes!("../../objects/wakeuptime.o");
+    const HOOKS: &'static [Hook] = &[
+        Hook::new("switched", "sched_switch"),
+        Hook::new("waking", "sched_waking"),
+        Hook::new("gone", "sched_process_free"),
+    ];
+    const KNOWN: &'static [&'static [Known]] = &[TASKS, THREADS];
+    const KEYS: u32 = KEYS;
+    const STACKS: u32 = STACKS;
+}
+
+impl Stacked for WakeupTime {
+    fn stacks(key: &Wakeup) -> (Ids, u32) {
+        (key.stack, key.waker)
+    }
+}
+
+/// What runs on each processor, looked at [so many times a second](crate::Filter::frequency), by its stacks.
+#[derive(Debug, Clone, Copy)]
+pub struct Profile;
+
+impl Profile {
+    /// The switch for processors that have nothing to do too, in [`Filter::switches`](crate::Filter).
+    pub const IDLE: u32 = stack::IDLE;
+}
+
+impl Summary for Profile {
+    type Key = Of;
+    type Value = Total;
+    const NAME: &'static str = "profile";
+    const OBJECT: &'static [u8] = include_bytes!("../../objects/profile.o");
+    const HOOKS: &'static [Hook] = &[Hook::sample("sampled")];
+    const KNOWN: &'static [&'static [Known]] = &[TASKS, THREADS];
+    const KEYS: u32 = KEYS;
+    const STACKS: u32 = STACKS;
+}
+
+impl Stacked for Profile {
     fn stacks(key: &Of) -> (Ids, u32) {
         (key.stack, key.pid)
     }

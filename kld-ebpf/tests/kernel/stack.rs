@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use kld_ebpf::events::Counts;
 use kld_ebpf::events::stack::{Ids, Of};
-use kld_ebpf::probe::{OffCpu, Stacked, times};
+use kld_ebpf::events::table::Total;
+use kld_ebpf::probe::{OffCpu, Profile, Stacked, WakeupTime, times};
 use kld_ebpf::symbols::Frame;
 use kld_ebpf::{Filter, Stack, Summary, Symbols, Table};
 
@@ -60,6 +61,29 @@ mod named {
     }
 
     calls!(kld_goes_to_nap, kld_naps);
+
+    /// Counts down, for about a millisecond.
+    #[cfg(target_arch = "x86_64")]
+    #[unsafe(naked)]
+    pub extern "C" fn kld_spins() {
+        naked_asm!("push rbp", "mov rbp, rsp", "mov ecx, 1000000", "2: dec ecx", "jnz 2b", "pop rbp", "ret")
+    }
+
+    #[cfg(target_arch = "aarch64")]
+    #[unsafe(naked)]
+    pub extern "C" fn kld_spins() {
+        naked_asm!(
+            "stp x29, x30, [sp, #-16]!",
+            "mov x29, sp",
+            "mov x9, #0xf0000",
+            "2: subs x9, x9, #1",
+            "b.ne 2b",
+            "ldp x29, x30, [sp], #16",
+            "ret"
+        )
+    }
+
+    calls!(kld_goes_to_spin, kld_spins);
 }
 
 /// So often it sleeps, each time for 10 ms.
@@ -127,7 +151,7 @@ fn watch<S: Stacked>(generator: Generator, filter: &Filter) -> Told<S> {
     })
 }
 
-impl Told<OffCpu> {
+impl<S: Stacked<Value = Total>> Told<S> {
     /// How often and how long, of those stacks that a test chooses.
     fn of(&self, chosen: impl Fn(&Calls) -> bool) -> (u64, Duration) {
         let chosen = self.rows.iter().filter(|(.., calls)| chosen(calls));
@@ -261,4 +285,128 @@ fn a_stack_that_finds_no_room_is_told_as_lost_and_its_time_is_not() {
         lost > 0 && count >= NAPS.into() && time >= Duration::from_millis(10) * NAPS,
         "{lost} of {count}"
     );
+}
+
+/// A child that naps and then wakes its parent, over a pipe, and waits until that has heard it, over another.
+fn is_woken() {
+    let (mut word, mut heard) = ([0; 2], [0; 2]);
+    let mut byte = 0_u8;
+    let byte = (&raw mut byte).cast();
+    // SAFETY: system calls upon descriptors of our own; the child ends without returning.
+    unsafe {
+        libc::pipe(word.as_mut_ptr());
+        libc::pipe(heard.as_mut_ptr());
+        let child = libc::fork();
+        for _ in 0..NAPS {
+            if child == 0 {
+                named::kld_goes_to_nap();
+                libc::write(word[1], byte, 1);
+                libc::read(heard[0], byte, 1);
+            } else {
+                libc::read(word[0], byte, 1);
+                libc::write(heard[1], byte, 1);
+            }
+        }
+        match child {
+            0 => libc::_exit(0),
+            child => _ = libc::waitpid(child, std::ptr::null_mut(), 0),
+        }
+    }
+}
+
+#[test]
+fn who_wakes_a_task_is_told_with_the_time_that_it_slept() {
+    if cannot_trace() {
+        return;
+    }
+    let generator = Generator::held(is_woken);
+    let pid = generator.pid;
+    let told = watch::<WakeupTime>(generator, &Filter::pid(pid));
+    let wakes = |(key, _, calls): &&(_, Total, Calls)| {
+        let key: &kld_ebpf::events::stack::Wakeup = key;
+        let writes = calls.kernel.iter().flatten().any(|frame| frame.name().ends_with("pipe_write"));
+        writes && key.woken == pid && key.waker != pid
+    };
+    let mine: Vec<_> = told.rows.iter().filter(wakes).collect();
+    let count: u64 = mine.iter().map(|(_, total, _)| total.count).sum();
+    let time = Duration::from_nanos(mine.iter().map(|(_, total, _)| total.time).sum());
+    // Now and then the child may have come to its nap before the parent came to its sleep.
+    let slept = Duration::from_millis(10) * NAPS;
+    assert!((u64::from(NAPS) / 2..=NAPS.into()).contains(&count), "{count}");
+    assert!(time >= slept / 2 && time <= told.elapsed, "{time:?} of {slept:?} to {:?}", told.elapsed);
+    let comm = std::fs::read_to_string("/proc/thread-self/comm").unwrap();
+    for (key, ..) in &mine {
+        let names = [&key.waker_comm, &key.woken_comm].map(|name| kld_ebpf::events::text(name));
+        assert_eq!(names, [comm.trim_end(); 2]);
+    }
+    // The naps end by the clock, which whoever runs then is told for.
+    let (by_clock, _) = told.of(|calls| calls.enters("hrtimer_wakeup"));
+    assert!(by_clock >= u64::from(NAPS) / 2, "{by_clock}");
+    assert_eq!((told.counts.lost, told.rows.iter().any(|(.., calls)| calls.lost)), (0, false));
+}
+
+#[test]
+fn only_wakeups_of_wanted_tasks_and_times_are_told() {
+    if cannot_trace() {
+        return;
+    }
+    let hour = Some(Duration::from_secs(3600));
+    for (numbers, uid, any) in
+        [(vec![], None, true), (times(hour, None), None, false), (vec![], Some(4711), false)]
+    {
+        let generator = Generator::held(is_woken);
+        let filter = Filter { numbers, uid, ..Filter::pid(generator.pid) };
+        let told = watch::<WakeupTime>(generator, &filter);
+        assert_eq!(told.rows.is_empty(), !any, "{:?}", told.rows.len());
+    }
+}
+
+/// So long it spins.
+const SPIN: Duration = Duration::from_millis(600);
+
+fn spins() {
+    let began = Instant::now();
+    while began.elapsed() < SPIN {
+        named::kld_goes_to_spin();
+    }
+}
+
+/// How long a process's first thread has run, as the kernel says.
+fn ran(pid: u32) -> Duration {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/schedstat")).unwrap();
+    Duration::from_nanos(text.split(' ').next().unwrap().parse().unwrap())
+}
+
+#[test]
+fn a_function_that_spins_has_the_samples_of_its_process() {
+    if cannot_trace() {
+        return;
+    }
+    let frequency = 499;
+    let generator = Generator::held(spins);
+    let pid = generator.pid;
+    let mut table = Table::<Profile>::start(&Filter { frequency, ..Filter::pid(pid) }).unwrap();
+    println!("probe: {}", Profile::NAME);
+    generator.go_and_hold(|_| {
+        table.detach();
+        let (counted, time, mut symbols) = (table.take().unwrap(), ran(pid), Symbols::new());
+        let all: u64 = counted.values().map(|total| total.count).sum();
+        let named = |key: &Of| calls(&table, Profile::stacks(key), &mut symbols).passes("kld_spins");
+        let mut named = named;
+        let spun: u64 = counted.iter().filter(|(key, _)| named(key)).map(|(_, total)| total.count).sum();
+        let expected = (time.as_secs_f64() * f64::from(frequency)) as u64;
+        assert!(spun * 10 > all * 9, "{spun} of {all}");
+        assert!(all.abs_diff(expected) <= expected / crate::common::part() + 10, "{all} of {expected}");
+        assert!(counted.keys().all(|key| key.pid == pid), "nobody else's");
+    });
+}
+
+#[test]
+fn a_processor_that_has_nothing_to_do_is_left_out() {
+    if cannot_trace() {
+        return;
+    }
+    let filter = Filter { frequency: 499, ..Filter::all() };
+    let told = watch::<Profile>(Generator::held(naps), &filter);
+    assert!(told.rows.iter().all(|(key, ..)| key.pid != 0));
 }
