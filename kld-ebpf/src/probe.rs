@@ -41,7 +41,7 @@ pub use open::Open;
 pub use reclaim::Reclaim;
 pub use retransmit::TcpRetransmit;
 pub use rtt::TcpRtt;
-pub use sched::{CpuDist, RunqLat, RunqSlower, TASKS};
+pub use sched::{CpuDist, RunqLat, RunqLen, RunqSlower, TASKS};
 pub use socket::{Bind, CALLED_ON, Listen, OWNED, TcpAccept};
 pub use stack::{OffCpu, Profile, Stacked, WakeupTime, times};
 pub use stat::Stat;

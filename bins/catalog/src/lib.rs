@@ -71,6 +71,7 @@ pub const TRACE: Family = Family {
         entry("offcputime", "Show where tasks leave the processor, and for how long, by their stacks"),
         entry("profile", "Show what runs on the processors, by its stacks, from samples"),
         entry("runqlat", "Show how long tasks wait for a processor, as a distribution"),
+        entry("runqlen", "Show how many tasks wait for the processors, as a distribution"),
         entry("runqslower", "Show tasks that waited long for a processor, and for whom"),
         entry("softirqs", "Show how much time the kernel's deferred work takes, by kind"),
         entry("syscount", "Show which system calls are made how often, or by whom"),

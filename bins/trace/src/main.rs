@@ -25,6 +25,7 @@ mod probe;
 mod profile;
 mod prometheus;
 mod runqlat;
+mod runqlen;
 mod runqslower;
 mod softirqs;
 mod solisten;
@@ -72,6 +73,7 @@ const TOOLS: &[Tool] = &[
     offcputime::TOOL,
     profile::TOOL,
     runqlat::TOOL,
+    runqlen::TOOL,
     runqslower::TOOL,
     softirqs::TOOL,
     syscount::TOOL,
