@@ -73,6 +73,7 @@ pub const TRACE: Family = Family {
         entry("runqlat", "Show how long tasks wait for a processor, as a distribution"),
         entry("runqlen", "Show how many tasks wait for the processors, as a distribution"),
         entry("runqslower", "Show tasks that waited long for a processor, and for whom"),
+        entry("slabratetop", "Show out of which caches the kernel takes how many objects"),
         entry("softirqs", "Show how much time the kernel's deferred work takes, by kind"),
         entry("syscount", "Show which system calls are made how often, or by whom"),
         entry("wakeuptime", "Show who wakes tasks that sleep, after how long, and where"),

@@ -27,6 +27,7 @@ mod prometheus;
 mod runqlat;
 mod runqlen;
 mod runqslower;
+mod slabratetop;
 mod softirqs;
 mod solisten;
 mod stacks;
@@ -75,6 +76,7 @@ const TOOLS: &[Tool] = &[
     runqlat::TOOL,
     runqlen::TOOL,
     runqslower::TOOL,
+    slabratetop::TOOL,
     softirqs::TOOL,
     syscount::TOOL,
     wakeuptime::TOOL,

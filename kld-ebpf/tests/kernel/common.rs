@@ -104,13 +104,21 @@ pub fn part() -> u64 {
 /// that is no fault.
 pub fn start<P: Probe>(filter: &Filter) -> Tracer<P> {
     println!("probe: {}", P::NAME);
-    Tracer::start(filter).unwrap_or_else(|error| {
-        let advice = error.hint().map(|hint| format!("; {hint}")).unwrap_or_default();
-        if error.to_string().contains("this kernel has no ") {
-            println!("lacks: {error}{advice}");
-        }
-        panic!("{error}{advice}")
-    })
+    Tracer::start(filter).unwrap_or_else(|error| refused(&error))
+}
+
+/// The same of a probe that keeps a table.
+pub fn start_table<S: Summary>(filter: &Filter) -> Table<S> {
+    println!("probe: {}", S::NAME);
+    Table::start(filter).unwrap_or_else(|error| refused(&error))
+}
+
+fn refused(error: &kld_core::Error) -> ! {
+    let advice = error.hint().map(|hint| format!("; {hint}")).unwrap_or_default();
+    if error.to_string().contains("this kernel has no ") {
+        println!("lacks: {error}{advice}");
+    }
+    panic!("{error}{advice}")
 }
 
 /// Closes every descriptor but two and the three that every process has.
@@ -183,8 +191,7 @@ pub fn tally<S: Summary, T>(
     filter: &Filter,
     look: impl FnOnce(u32) -> T,
 ) -> (BTreeMap<S::Key, S::Value>, T) {
-    println!("probe: {}", S::NAME);
-    let mut table = Table::<S>::start(filter).unwrap_or_else(|error| panic!("{error}"));
+    let mut table = start_table::<S>(filter);
     let seen = generator.go_and_look(look);
     table.detach();
     let rows = table.take().unwrap();

@@ -11,6 +11,7 @@ mod memory;
 mod open;
 mod process;
 mod sched;
+mod slab;
 mod socket;
 mod stack;
 mod stream;

@@ -9,7 +9,7 @@ use kld_ebpf::probe::{OffCpu, Profile, Stacked, WakeupTime, times};
 use kld_ebpf::symbols::Frame;
 use kld_ebpf::{Filter, Stack, Summary, Symbols, Table};
 
-use crate::common::{Generator, cannot_trace};
+use crate::common::{Generator, cannot_trace, part, start_table};
 
 /// Functions with frames, which compilers leave out: the outer one calls the inner one, and that the deed, whose only
 /// call is of the system.
@@ -139,8 +139,7 @@ fn calls<S: Stacked>(table: &Table<S>, (ids, pid): (Ids, u32), symbols: &mut Sym
 
 /// Runs a generator beside a probe.
 fn watch<S: Stacked>(generator: Generator, filter: &Filter) -> Told<S> {
-    println!("probe: {}", S::NAME);
-    let mut table = Table::<S>::start(filter).unwrap_or_else(|error| panic!("{error}"));
+    let mut table = start_table::<S>(filter);
     let began = Instant::now();
     generator.go_and_hold(|_| {
         let elapsed = began.elapsed();
@@ -389,8 +388,7 @@ fn a_function_that_spins_has_the_samples_of_its_process() {
     let frequency = 499;
     let generator = Generator::held(spins);
     let pid = generator.pid;
-    let mut table = Table::<Profile>::start(&Filter { frequency, ..Filter::pid(pid) }).unwrap();
-    println!("probe: {}", Profile::NAME);
+    let mut table = start_table::<Profile>(&Filter { frequency, ..Filter::pid(pid) });
     generator.go_and_hold(|_| {
         table.detach();
         let (counted, time, mut symbols) = (table.take().unwrap(), ran(pid), Symbols::new());
@@ -401,7 +399,7 @@ fn a_function_that_spins_has_the_samples_of_its_process() {
         let expected = (time.as_secs_f64() * f64::from(frequency)) as u64;
         assert!(spun * 10 > all * 9, "{spun} of {all}");
         // Where this is a virtual machine, its processor may itself have waited for one.
-        let (least, most) = (expected / 2, expected + expected / crate::common::part() + 10);
+        let (least, most) = (expected / 2, expected + expected / part() + 10);
         assert!((least..=most).contains(&all), "{all} of {expected}");
         assert!(counted.keys().all(|key| key.pid == pid), "nobody else's");
     });
