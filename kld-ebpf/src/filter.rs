@@ -24,6 +24,10 @@ pub struct Filter {
     pub argument: u64,
     /// Numbers that the probe takes, by their variables' names, which it documents.
     pub numbers: Vec<(&'static str, u32)>,
+    /// How often a probe that samples does so on each processor, in Hz; 0: [49](Self::FREQUENCY).
+    pub frequency: u32,
+    /// How many different stacks a probe that tells stacks can keep, where not as many as it says.
+    pub stacks: Option<u32>,
 }
 
 /// A filter as the kernel side takes it.
@@ -34,6 +38,9 @@ pub(crate) struct Resolved {
 }
 
 impl Filter {
+    /// How often a probe samples that is not told: seldom, and out of step with what is done a hundred times a second.
+    pub const FREQUENCY: u32 = 49;
+
     /// Everybody's.
     pub fn all() -> Self {
         Self::default()
@@ -42,6 +49,10 @@ impl Filter {
     /// One process's, and those of its descendants.
     pub fn pid(pid: u32) -> Self {
         Filter { pids: vec![pid], ..Self::default() }
+    }
+
+    pub(crate) fn frequency(&self) -> u32 {
+        if self.frequency == 0 { Self::FREQUENCY } else { self.frequency }
     }
 
     /// Looks up what only the running host knows: descendants and cgroups.

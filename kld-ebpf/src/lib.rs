@@ -25,6 +25,8 @@ pub mod network;
 pub mod privilege;
 pub mod probe;
 pub mod running;
+pub mod stacks;
+pub mod symbols;
 pub mod syscalls;
 pub mod table;
 pub mod tracer;
@@ -33,6 +35,7 @@ pub mod tracer;
 pub mod stream;
 
 mod loader;
+mod sample;
 mod sys;
 
 pub use btf::Btf;
@@ -40,6 +43,8 @@ pub use filter::Filter;
 pub use kld_ebpf_events as events;
 pub use probe::Probe;
 pub use running::Running;
+pub use stacks::Stack;
+pub use symbols::Symbols;
 pub use table::{Summary, Table};
 pub use tracer::Tracer;
 

@@ -19,7 +19,7 @@ use kld_ebpf_events::filter::BY_PID;
 use crate::btf::Btf;
 use crate::filter::Resolved;
 use crate::probe::{Hook, Known, Point, Value};
-use crate::{cgroup, privilege, sys};
+use crate::{cgroup, privilege, sample, sys};
 
 /// What a probe is made of, without its type.
 #[derive(Debug, Clone)]
@@ -30,10 +30,12 @@ pub(crate) struct Parts {
     pub(crate) known: &'static [&'static [Known]],
     /// How many bytes of events the ring holds.
     pub(crate) room: u32,
-    /// The table that is read, and how many entries it has.
-    pub(crate) table: Option<(&'static str, u32)>,
+    /// How many entries maps have, by name.
+    pub(crate) sizes: Vec<(&'static str, u32)>,
     /// Numbers that only this run knows.
     pub(crate) numbers: Vec<(&'static str, u32)>,
+    /// How often hooks that sample do so, in Hz.
+    pub(crate) frequency: u32,
 }
 
 /// What every program has: its children are followed where processes are wanted by number.
@@ -96,8 +98,8 @@ impl Loaded {
             loaded.programs.push(Program { name: hook.function, fd });
         }
         for (hook, program) in hooks.iter().zip(&loaded.programs) {
-            let link = phase("attach", || attach(hook.point, program));
-            loaded.links.push(link.map_err(|cause| {
+            let links = phase("attach", || attach(hook.point, program, parts.frequency));
+            loaded.links.extend(links.map_err(|cause| {
                 denied(format!("cannot hang {} on {}", parts.name, hook.point), &cause, None)
             })?);
         }
@@ -142,11 +144,14 @@ fn hooks(parts: &Parts, btf: &Btf, wanted: &Resolved) -> Result<Vec<Hook>> {
     // Of hooks on one tracepoint, for different kernels, one is enough.
     let served = |hook: &&Hook| found.iter().any(|one| one.point == hook.point);
     if let Some(missing) = hooks.iter().find(|hook| !hook.optional && !served(hook)) {
-        return Err(Error::failed(
-            format!("cannot run {}", parts.name),
-            format!("this kernel has no tracepoint {}", missing.point),
-        )
-        .with_hint(format!("kernels have it since {}", missing.since)));
+        let lacks = match missing.point {
+            Point::Tracepoint(name) if btf.tracepoint(name).is_some() => {
+                format!("this kernel has no tracepoint {name} that tells enough")
+            }
+            point => format!("this kernel has no tracepoint {point}"),
+        };
+        return Err(Error::failed(format!("cannot run {}", parts.name), lacks)
+            .with_hint(format!("kernels have it since {}", missing.since)));
     }
     if wanted.filter.by & BY_PID != 0 {
         found.push(FOLLOW);
@@ -199,8 +204,8 @@ fn make_maps(object: &mut Object, parts: &Parts) -> io::Result<Made> {
         if name == "EVENTS" {
             map.set_max_entries(parts.room);
         }
-        if let Some((_, entries)) = parts.table.filter(|(table, _)| *table == name) {
-            map.set_max_entries(entries);
+        if let Some((_, entries)) = parts.sizes.iter().find(|(sized, _)| *sized == name) {
+            map.set_max_entries(*entries);
         }
         let data = MapData::create(map.clone(), &name, None).map_err(|error| match error {
             aya::maps::MapError::CreateError { io_error, .. } => io_error,
@@ -250,15 +255,17 @@ fn load(object: &Object, hook: &Hook) -> Result<OwnedFd> {
     again.map_err(|_| denied(what(), &cause, last_words(&log)))
 }
 
-/// Hangs a program where it belongs, until the link is closed.
-fn attach(point: Point, program: &Program) -> io::Result<OwnedFd> {
-    match point {
+/// Hangs a program where it belongs, until the links are closed.
+fn attach(point: Point, program: &Program, frequency: u32) -> io::Result<Vec<OwnedFd>> {
+    let one = match point {
         Point::Tracepoint(name) => sys::attach(&CString::new(name)?, program.fd.as_fd()),
         Point::Cgroup(_) => {
             let root = cgroup::root()?;
             sys::attach_to_cgroup(root.as_fd(), program.fd.as_fd(), sys::Kind::of(point))
         }
-    }
+        Point::Sample => return sample::attach(program.fd.as_fd(), frequency),
+    };
+    one.map(|link| vec![link])
 }
 
 /// What the verifier said before it counted.
@@ -293,8 +300,17 @@ mod tests {
         let empty = [&0xeb9f_u16.to_ne_bytes()[..], &[1, 0], &header, &[0]].concat();
         let btf = Btf::parse(empty).unwrap();
         const HOOKS: &[Hook] = &[Hook::new("f", "cap_capable").since("6.14")];
-        let (table, numbers) = (None, Vec::new());
-        let parts = Parts { name: "capable", object: &[], hooks: HOOKS, known: &[], room: 0, table, numbers };
+        let (sizes, numbers) = (Vec::new(), Vec::new());
+        let parts = Parts {
+            name: "capable",
+            object: &[],
+            hooks: HOOKS,
+            known: &[],
+            room: 0,
+            sizes,
+            numbers,
+            frequency: 0,
+        };
         let error = hooks(&parts, &btf, &crate::Filter::all().resolve().unwrap()).unwrap_err();
         assert_eq!(error.to_string(), "cannot run capable: this kernel has no tracepoint cap_capable");
         assert_eq!(error.hint(), Some("kernels have it since 6.14"));

@@ -19,7 +19,9 @@ mod reclaim;
 mod retransmit;
 mod rtt;
 mod sched;
+mod slab;
 mod socket;
+mod stack;
 mod stat;
 mod syscall;
 mod tcp;
@@ -40,8 +42,10 @@ pub use open::Open;
 pub use reclaim::Reclaim;
 pub use retransmit::TcpRetransmit;
 pub use rtt::TcpRtt;
-pub use sched::{CpuDist, RunqLat, RunqSlower, TASKS};
+pub use sched::{CpuDist, RunqLat, RunqLen, RunqSlower, TASKS};
+pub use slab::SlabRate;
 pub use socket::{Bind, CALLED_ON, Listen, OWNED, TcpAccept};
+pub use stack::{OffCpu, Profile, Stacked, WakeupTime, times};
 pub use stat::Stat;
 pub use syscall::{PARENTS, REGISTERS};
 pub use tcp::{SOCKET, TcpConnect, TcpLatency, TcpLife, TcpState};
@@ -77,6 +81,8 @@ pub enum Point {
     Tracepoint(&'static str),
     /// On the root of the control groups of the second version, so on every process's doings. It needs CAP_NET_ADMIN.
     Cgroup(Cgroup),
+    /// On the clock of each processor, [so many times a second](crate::Filter::frequency).
+    Sample,
 }
 
 impl std::fmt::Display for Point {
@@ -84,6 +90,7 @@ impl std::fmt::Display for Point {
         match self {
             Point::Tracepoint(name) => f.write_str(name),
             Point::Cgroup(what) => write!(f, "the control groups' {}", what.name()),
+            Point::Sample => f.write_str("the processors' clocks"),
         }
     }
 }
@@ -144,6 +151,11 @@ impl Hook {
     /// The root of the control groups.
     pub const fn cgroup(function: &'static str, what: Cgroup) -> Hook {
         Hook::at(function, Point::Cgroup(what), "5.7")
+    }
+
+    /// The clock of each processor.
+    pub const fn sample(function: &'static str) -> Hook {
+        Hook::at(function, Point::Sample, "4.9")
     }
 
     const fn at(function: &'static str, point: Point, since: &'static str) -> Hook {

@@ -12,6 +12,7 @@ use kld_ebpf_events::{Counts, Plain};
 use crate::loader::Parts;
 use crate::probe::{Hook, Known};
 use crate::running::{Raw, Running};
+use crate::stacks::{self, Stack, Stacks};
 use crate::{Btf, Filter, sys};
 
 /// A program that sends no events, and keeps a table.
@@ -36,6 +37,8 @@ pub trait Summary {
     const KEYS: u32;
     /// Where there is one key only unless one of these switches is on: the switches.
     const KEYED: Option<u32> = None;
+    /// How many different stacks it can keep, unless told otherwise; 0 where it tells none.
+    const STACKS: u32 = 0;
 }
 
 /// The table in the kernel.
@@ -46,6 +49,7 @@ pub struct Table<S: Summary> {
     running: Running,
     entries: Entries<S::Key, S::Value>,
     interval: Array<MapData, u64>,
+    stacks: Option<Stacks>,
     number: u64,
     taken: u64,
     probe: PhantomData<S>,
@@ -72,14 +76,19 @@ impl<S: Summary> Table<S> {
             aya::util::nr_cpus().map_err(|(_, cause)| Error::failed("cannot count processors", cause))?;
         let keyed = S::KEYED.is_none_or(|switches| filter.switches & switches != 0);
         let keys = if keyed { S::KEYS } else { 1 };
+        let mut sizes = vec![(S::TABLE, entries(keys, size_of::<S::Value>(), cpus))];
+        if S::STACKS > 0 {
+            sizes.extend(stacks::sizes(filter.stacks.unwrap_or(S::STACKS)));
+        }
         let parts = Parts {
             name: S::NAME,
             object: S::OBJECT,
             hooks: S::HOOKS,
             known: S::KNOWN,
             room: SMALLEST_RING,
-            table: Some((S::TABLE, entries(keys, size_of::<S::Value>(), cpus))),
+            sizes,
             numbers: filter.numbers.clone(),
+            frequency: filter.frequency(),
         };
         let mut wanted = filter.resolve()?;
         wanted.filter.switches |= S::SWITCHES;
@@ -87,7 +96,8 @@ impl<S: Summary> Table<S> {
         let failed = |cause| Error::failed(format!("cannot read the table of {}", S::NAME), cause);
         let entries = PerCpuHashMap::try_from(Map::PerCpuHashMap(running.take(S::TABLE)?)).map_err(failed)?;
         let interval = Array::try_from(Map::Array(running.take("INTERVAL")?)).map_err(failed)?;
-        Ok(Table { running, entries, interval, number: 0, taken: 0, probe: PhantomData })
+        let stacks = if S::STACKS > 0 { Some(Stacks::of(&mut running)?) } else { None };
+        Ok(Table { running, entries, interval, stacks, number: 0, taken: 0, probe: PhantomData })
     }
 
     /// What was counted since the last time, by key, and begins anew. Whatever is counted meanwhile is in this table
@@ -119,6 +129,11 @@ impl<S: Summary> Table<S> {
     pub fn counts(&self) -> Result<Counts> {
         let lost = self.running.counts()?.lost;
         Ok(Counts { seen: self.taken + lost, lost })
+    }
+
+    /// The stack of a number that a key holds, as long as this value lives. [`Stack::None`] where the probe keeps none.
+    pub fn stack(&self, id: i32) -> Result<Stack> {
+        self.stacks.as_ref().map_or(Ok(Stack::None), |stacks| stacks.get(id))
     }
 
     /// The programs themselves: what they cost.

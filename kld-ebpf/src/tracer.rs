@@ -69,8 +69,9 @@ impl<P: Probe> Tracer<P> {
             hooks: P::HOOKS,
             known: P::KNOWN,
             room: P::ROOM,
-            table: None,
+            sizes: Vec::new(),
             numbers: filter.numbers.clone(),
+            frequency: filter.frequency(),
         };
         let mut wanted = filter.resolve()?;
         wanted.filter.switches |= P::SWITCHES;

@@ -1,10 +1,10 @@
 //! Arguments that the tools share.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
-use kld_core::{Error, Result};
+use kld_core::{Error, Result, fsio};
 use kld_ebpf::Filter;
 use kld_ebpf::events::socket;
 use kld_ebpf::names::Cgroups;
@@ -62,6 +62,34 @@ pub fn port(help: &'static str) -> Arg {
 /// What the flag of [`port`] says; 0 where it is not given.
 pub fn port_argument(matches: &ArgMatches) -> u64 {
     matches.get_one::<u16>("port").copied().unwrap_or(0).into()
+}
+
+/// The flag for how often a tool that samples does so.
+pub fn frequency(default: &'static str) -> Arg {
+    Arg::new("frequency")
+        .long("frequency")
+        .short('F')
+        .value_name("HZ")
+        .value_parser(clap::value_parser!(u32).range(1..))
+        .default_value(default)
+        .help("Look at each processor so many times a second")
+}
+
+/// The most samples in a second that the kernel permits.
+const MOST_SAMPLES: &str = "/proc/sys/kernel/perf_event_max_sample_rate";
+
+/// What the flag of [`frequency`] says.
+pub fn frequency_of(matches: &ArgMatches) -> Result<u32> {
+    let frequency = matches.get_one::<u32>("frequency").copied().unwrap_or_default();
+    let most = fsio::read_text(Path::new(MOST_SAMPLES), 64).ok().flatten();
+    let most = most.and_then(|text| text.trim().parse::<u32>().ok());
+    match most.filter(|most| frequency > *most) {
+        None => Ok(frequency),
+        Some(most) => {
+            Err(Error::usage(format!("the kernel does not permit {frequency} samples in a second"))
+                .with_hint(format!("{most} at most, as kernel.perf_event_max_sample_rate says")))
+        }
+    }
 }
 
 /// The flags that say how long, or how many.
@@ -127,7 +155,7 @@ pub fn wanted(matches: &ArgMatches) -> Result<Wanted> {
     Ok(Wanted {
         filter: filter(matches)?,
         duration: matches.get_one::<Duration>("duration").copied(),
-        count: matches.get_one::<u64>("count").copied(),
+        count: matches.try_get_one::<u64>("count").ok().flatten().copied(),
         stats: matches.get_flag("stats"),
     })
 }

@@ -28,6 +28,7 @@ pub struct Unit {
 pub const NANOSECONDS: Unit = Unit { name: "nsecs", short: "ns", raw: 1, base: ("seconds", 1e-9) };
 pub const MICROSECONDS: Unit = Unit { name: "usecs", short: "us", raw: 1000, base: ("seconds", 1e-6) };
 pub const MILLISECONDS: Unit = Unit { name: "msecs", short: "ms", raw: 1_000_000, base: ("seconds", 1e-3) };
+pub const TASKS: Unit = Unit { name: "runqlen", short: "tasks", raw: 1, base: ("tasks", 1.0) };
 pub const KIBIBYTES: Unit = Unit { name: "Kbytes", short: "KiB", raw: 1, base: ("bytes", 1024.0) };
 
 /// What a key stands for, by name.
@@ -129,16 +130,21 @@ pub fn task_labels(key: u64, view: &View) -> Labels {
 /// How wide the stars of the greatest row are.
 const STARS: usize = 40;
 
+/// The stars of a row of so many, where the greatest row has so many.
+pub fn stars(count: u64, most: u64) -> String {
+    let stars = "*".repeat(usize::try_from(count * STARS as u64 / most.max(1)).unwrap_or(STARS));
+    format!("|{stars:<STARS$}|")
+}
+
 /// A table in powers of two, as bcc prints it.
-fn table(histogram: &Histogram, unit: &str) -> String {
+pub fn table(histogram: &Histogram, unit: &str) -> String {
     let rows = histogram.rows();
     let Some(last) = rows.iter().rposition(|count| *count > 0) else { return String::new() };
     let most = rows.iter().copied().max().unwrap_or(1);
     let mut text = format!("     {unit:<19} : count     distribution\n");
     for (row, count) in rows[..=last].iter().enumerate() {
         let low = if row == 0 { 0 } else { 1_u64 << row };
-        let stars = "*".repeat(usize::try_from(count * STARS as u64 / most).unwrap_or(STARS));
-        text += &format!("{low:>10} -> {:<10} : {count:<8} |{stars:<STARS$}|\n", (2_u64 << row) - 1);
+        text += &format!("{low:>10} -> {:<10} : {count:<8} {}\n", (2_u64 << row) - 1, stars(*count, most));
     }
     text
 }
@@ -172,7 +178,8 @@ fn mean(histogram: &Histogram, unit: Unit) -> f64 {
     histogram.mean() / unit.raw as f64
 }
 
-fn numbers(histogram: &Histogram, unit: Unit) -> Map<String, Value> {
+/// What programs get of a distribution.
+pub fn numbers(histogram: &Histogram, unit: Unit) -> Map<String, Value> {
     let mut object = Map::new();
     object.insert("count".into(), histogram.count().into());
     object.insert("mean".into(), mean(histogram, unit).into());
@@ -194,7 +201,7 @@ fn numbers(histogram: &Histogram, unit: Unit) -> Map<String, Value> {
 const LIMITS: usize = 27;
 
 /// The counts below each limit, all that are counted, and their sum, in the base unit.
-fn distribution(histogram: &Histogram, unit: Unit) -> Number {
+pub fn distribution(histogram: &Histogram, unit: Unit) -> Number {
     let rows: [u64; ROWS] = histogram.rows();
     let mut below = 0;
     let limits = rows[..LIMITS].iter().enumerate().map(|(row, count)| {

@@ -18,14 +18,19 @@ mod histogram;
 mod irq;
 mod killsnoop;
 mod mountsnoop;
+mod offcputime;
 mod oomkill;
 mod opensnoop;
 mod probe;
+mod profile;
 mod prometheus;
 mod runqlat;
+mod runqlen;
 mod runqslower;
+mod slabratetop;
 mod softirqs;
 mod solisten;
+mod stacks;
 mod stats;
 mod statsnoop;
 mod stop;
@@ -42,6 +47,7 @@ mod tcprtt;
 mod tcpstates;
 mod threadsnoop;
 mod view;
+mod wakeuptime;
 mod wg_leaks;
 
 use std::process::ExitCode;
@@ -65,10 +71,15 @@ const TOOLS: &[Tool] = &[
     bitesize::TOOL,
     cpudist::TOOL,
     hardirqs::TOOL,
+    offcputime::TOOL,
+    profile::TOOL,
     runqlat::TOOL,
+    runqlen::TOOL,
     runqslower::TOOL,
+    slabratetop::TOOL,
     softirqs::TOOL,
     syscount::TOOL,
+    wakeuptime::TOOL,
     tcpconnect::TOOL,
     tcpaccept::TOOL,
     tcpconnlat::TOOL,

@@ -9,12 +9,21 @@ use serde_json::{Value, json};
 
 /// Tells of losses, and with `--stats` of everything.
 pub fn report(context: &Context, running: &Running, counts: Counts, all: bool) -> Result<()> {
+    report_why(context, running, counts, "they came faster than they were read", all)
+}
+
+/// The same of a table.
+pub fn report_table(context: &Context, running: &Running, counts: Counts, all: bool) -> Result<()> {
+    report_why(context, running, counts, "the table had no room for more keys", all)
+}
+
+fn report_why(context: &Context, running: &Running, counts: Counts, why: &str, all: bool) -> Result<()> {
     if counts.lost > 0 {
         let cpus = running.counts_by_cpu()?;
         let lossy = cpus.iter().enumerate().filter(|(_, counts)| counts.lost > 0);
         let where_: Vec<String> = lossy.map(|(cpu, counts)| format!("CPU {cpu}: {}", counts.lost)).collect();
         context.ui.note(format!(
-            "{} of {} events were lost, since they came faster than they were read ({})",
+            "{} of {} events were lost, since {why} ({})",
             counts.lost,
             counts.seen,
             where_.join(", ")

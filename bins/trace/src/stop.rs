@@ -1,6 +1,7 @@
 //! The end by a signal: what was seen by then is still told.
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 
@@ -23,4 +24,18 @@ pub fn on_signals() {
 /// Whether a signal has come.
 pub fn is_asked() -> bool {
     STOPPED.load(Ordering::Relaxed)
+}
+
+/// So long a signal waits at most.
+pub const LOOK: Duration = Duration::from_millis(50);
+
+/// Waits for a signal, or for a moment.
+pub fn wait(end: Option<Instant>) {
+    while !is_asked() {
+        let left = end.map_or(LOOK, |end| end.saturating_duration_since(Instant::now()));
+        if left.is_zero() {
+            return;
+        }
+        std::thread::sleep(left.min(LOOK));
+    }
 }

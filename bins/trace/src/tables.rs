@@ -15,8 +15,9 @@ use serde_json::{Map, Value};
 
 use crate::args::{self, Wanted};
 use crate::prometheus::{self, Metric};
+use crate::stats;
+use crate::stop::{self, LOOK};
 use crate::view::View;
-use crate::{stats, stop};
 
 /// What was counted, by key.
 pub type Rows<S> = BTreeMap<<S as Summary>::Key, <S as Summary>::Value>;
@@ -36,8 +37,6 @@ pub trait Tables: Summary {
 
 /// Without an interval Prometheus's file is written this often.
 const PROMETHEUS: Duration = Duration::from_secs(15);
-/// So long a signal waits at most.
-const LOOK: Duration = Duration::from_millis(50);
 
 /// The command with the flags that every tool with a table has.
 pub fn common(command: Command) -> Command {
@@ -198,7 +197,7 @@ pub fn run<S: Tables>(
         }
         number += 1;
     }
-    stats::report(context, table.running(), table.counts()?, wanted.stats)
+    stats::report_table(context, table.running(), table.counts()?, wanted.stats)
 }
 
 /// The probe's switches for the flags that are set, among them those of units that all have.

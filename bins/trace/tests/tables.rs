@@ -27,6 +27,14 @@ fn what_tables_cannot_mean_is_refused_before_anything_is_loaded() {
         ("runqlat", &["-P", "-L"], "error: the argument '--pids' cannot be used with '--tids'"),
         ("syscount", &["-e", "ENONSENSE"], "error: invalid value 'ENONSENSE'"),
         ("syscount", &["--syscall", "nonsense"], "error: invalid value 'nonsense'"),
+        ("slabratetop", &["-r", "many"], "error: invalid value 'many'"),
+        ("runqlen", &["-p", "1"], "error: unexpected argument '-p' found"),
+        (
+            "runqlen",
+            &["-F", "4000000000"],
+            "error: the kernel does not permit 4000000000 samples in a second\nhint: ",
+        ),
+        ("runqlen", &["-O", "--log2"], "error: the argument '--runqocc' cannot be used with '--log2'"),
         ("tcprtt", &["-p", "1"], "error: unexpected argument '-p' found"),
         ("tcprtt", &["--lport", "70000"], "error: invalid value '70000'"),
     ] {
@@ -74,6 +82,12 @@ fn every_table_has_its_heading_its_json_and_its_metrics() {
     let folder = tempfile::tempdir().unwrap();
     for (name, heading, list, metric) in [
         ("runqlat", TIMES, "distributions", "kld_runqueue_wait_seconds histogram"),
+        (
+            "runqlen",
+            "     runqlen       : count     distribution",
+            "distributions",
+            "kld_runqueue_length_tasks histogram",
+        ),
         ("cpudist", TIMES, "distributions", "kld_on_cpu_seconds histogram"),
         ("biolatency", TIMES, "distributions", "kld_block_latency_seconds histogram"),
         (
@@ -95,6 +109,12 @@ fn every_table_has_its_heading_its_json_and_its_metrics() {
             "kld_block_pattern_bytes_total counter",
         ),
         ("hardirqs", "HARDIRQ                    TOTAL_usecs", "handlers", "kld_hardirqs_total counter"),
+        (
+            "slabratetop",
+            "CACHE                            ALLOCS      BYTES",
+            "caches",
+            "kld_slab_allocations_total counter",
+        ),
         ("softirqs", "SOFTIRQ                    TOTAL_usecs", "handlers", "kld_softirqs_total counter"),
         ("syscount", "SYSCALL                   COUNT", "calls", "kld_syscalls_total counter"),
         ("tcprtt", TIMES, "distributions", "kld_tcp_rtt_seconds histogram"),

@@ -13,6 +13,7 @@ pub mod memory;
 pub mod process;
 pub mod sched;
 pub mod socket;
+pub mod stack;
 pub mod table;
 pub mod tcp;
 

@@ -47,3 +47,17 @@ pub const GROUPS: u32 = 1;
 unsafe impl Plain for Oom {}
 // SAFETY: as above.
 unsafe impl Plain for Reclaim {}
+
+/// The most bytes of a cache's name that are kept, its NUL included.
+pub const CACHE: usize = 32;
+
+/// One of the kernel's caches of objects, by its name up to its first NUL.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Cache {
+    /// Zeros behind the name too.
+    pub name: [u8; CACHE],
+}
+
+// SAFETY: as above.
+unsafe impl Plain for Cache {}

@@ -29,3 +29,16 @@ pub struct Wait {
 
 // SAFETY: repr(C), integers only, no gap between them.
 unsafe impl Plain for Wait {}
+
+/// How many tasks could run on a processor when it was looked at, beside the one that ran.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Queue {
+    /// The processor.
+    pub cpu: u32,
+    /// How many waited.
+    pub length: u32,
+}
+
+// SAFETY: as above.
+unsafe impl Plain for Queue {}

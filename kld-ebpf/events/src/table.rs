@@ -64,5 +64,34 @@ impl Tally for Total {
     }
 }
 
+/// How often, how long, and how long at most.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Spell {
+    /// How often.
+    pub count: u64,
+    /// How long all together, in nanoseconds.
+    pub time: u64,
+    /// How long the longest one, in nanoseconds.
+    pub longest: u64,
+}
+
+// SAFETY: repr(C), integers only, no gap between them.
+unsafe impl Plain for Spell {}
+
+impl Tally for Spell {
+    const ZERO: &'static Spell = &Spell { count: 0, time: 0, longest: 0 };
+
+    fn merge(&mut self, other: &Spell) {
+        self.count += other.count;
+        self.time += other.time;
+        self.longest = self.longest.max(other.longest);
+    }
+
+    fn count(&self) -> u64 {
+        self.count
+    }
+}
+
 // SAFETY: an integer has no padding, and every pattern of bits is one.
 unsafe impl Plain for u64 {}

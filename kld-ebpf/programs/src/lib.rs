@@ -7,6 +7,7 @@ pub mod output;
 pub mod packet;
 pub mod read;
 pub mod socket;
+pub mod stack;
 pub mod syscall;
 pub mod table;
 pub mod task;

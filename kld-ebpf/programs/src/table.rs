@@ -5,7 +5,7 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, PerCpuHashMap};
 use kld_ebpf_events::Plain;
 use kld_ebpf_events::histogram::{Histogram, MILLISECONDS, NANOSECONDS, SLOTS, slot};
-use kld_ebpf_events::table::{Keyed, Tally, Total};
+use kld_ebpf_events::table::{Keyed, Spell, Tally, Total};
 
 use crate::current::switches;
 use crate::output::lose;
@@ -79,6 +79,21 @@ pub fn add_total<K: Plain>(table: &Table<K, Total>, key: K, amount: u64, time: u
             (*total).count += 1;
             (*total).amount += amount;
             (*total).time += time;
+        }
+    }
+}
+
+/// Counts something that took so long.
+#[inline(always)]
+pub fn add_spell<K: Plain>(table: &Table<K, Spell>, key: K, time: u64) {
+    if let Some(spell) = value(table, key) {
+        // SAFETY: the entry is this processor's, and nothing else runs on it now.
+        unsafe {
+            (*spell).count += 1;
+            (*spell).time += time;
+            if (*spell).longest < time {
+                (*spell).longest = time;
+            }
         }
     }
 }

@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use kld_ebpf_events::histogram::Histogram;
+use kld_ebpf_events::sched::Queue;
+use kld_ebpf_events::table::Total;
 use kld_ebpf_events::{COMM, Plain, Task, sched};
 
 use super::{Hook, Known, Probe};
@@ -111,4 +113,23 @@ impl Summary for CpuDist {
     const KNOWN: &'static [&'static [Known]] = &[TASKS];
     const KEYS: u32 = MOST;
     const KEYED: Option<u32> = Some(sched::BY_PROCESS | sched::BY_THREAD);
+}
+
+/// How many tasks wait for each processor, looked at [so many times a second](crate::Filter::frequency). Whose they are
+/// is not asked.
+#[derive(Debug, Clone, Copy)]
+pub struct RunqLen;
+
+impl Summary for RunqLen {
+    type Key = Queue;
+    type Value = Total;
+    const NAME: &'static str = "runqlen";
+    const OBJECT: &'static [u8] = include_bytes!("../../objects/runqlen.o");
+    const HOOKS: &'static [Hook] = &[Hook::sample("sampled")];
+    const KNOWN: &'static [&'static [Known]] = &[&[
+        Known::field("TASK_CFS", &["task_struct.se.cfs_rq"]),
+        Known::field("CFS_RUNQUEUE", &["cfs_rq.rq"]),
+        Known::field("RUNQUEUE_LENGTH", &["rq.nr_running"]),
+    ]];
+    const KEYS: u32 = 16384;
 }

@@ -25,6 +25,7 @@ pub fn cannot_trace() -> bool {
 pub struct Generator {
     pub pid: u32,
     word: UnixStream,
+    held: Option<UnixStream>,
 }
 
 impl Generator {
@@ -39,7 +40,7 @@ impl Generator {
         let (word, mut heard) = UnixStream::pair().unwrap();
         // SAFETY: the child makes system calls only, and ends without returning.
         match unsafe { fork() }.unwrap() {
-            ForkResult::Parent { child } => Generator { pid: child.as_raw() as u32, word },
+            ForkResult::Parent { child } => Generator { pid: child.as_raw() as u32, word, held: None },
             ForkResult::Child => {
                 // A test that fails leaves no child behind.
                 let _ = nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL);
@@ -51,6 +52,30 @@ impl Generator {
                 unsafe { libc::_exit(0) }
             }
         }
+    }
+
+    /// The same, of a process that waits again when it has done it, so that it can be looked at with all that it has
+    /// mapped: see [`go_and_hold`](Self::go_and_hold).
+    pub fn held(deed: impl FnOnce()) -> Generator {
+        let (own, mut other) = UnixStream::pair().unwrap();
+        let descriptor = other.as_raw_fd();
+        let generator = Generator::with(descriptor, move || {
+            deed();
+            let _ = other.write_all(b".");
+            let _ = other.read(&mut [0]);
+        });
+        Generator { held: Some(own), ..generator }
+    }
+
+    /// Gives the word, waits until all is done, and looks at the process, which lives on until then.
+    pub fn go_and_hold<T>(mut self, look: impl FnOnce(u32) -> T) -> T {
+        self.word.write_all(b"!").unwrap();
+        let mut held = self.held.take().unwrap();
+        held.read_exact(&mut [0]).unwrap();
+        let seen = look(self.pid);
+        drop(held);
+        waitpid(Pid::from_raw(self.pid as i32), None).unwrap();
+        seen
     }
 
     /// Gives the word, and waits until all is done.
@@ -79,13 +104,21 @@ pub fn part() -> u64 {
 /// that is no fault.
 pub fn start<P: Probe>(filter: &Filter) -> Tracer<P> {
     println!("probe: {}", P::NAME);
-    Tracer::start(filter).unwrap_or_else(|error| {
-        let advice = error.hint().map(|hint| format!("; {hint}")).unwrap_or_default();
-        if error.to_string().contains("this kernel has no ") {
-            println!("lacks: {error}{advice}");
-        }
-        panic!("{error}{advice}")
-    })
+    Tracer::start(filter).unwrap_or_else(|error| refused(&error))
+}
+
+/// The same of a probe that keeps a table.
+pub fn start_table<S: Summary>(filter: &Filter) -> Table<S> {
+    println!("probe: {}", S::NAME);
+    Table::start(filter).unwrap_or_else(|error| refused(&error))
+}
+
+fn refused(error: &kld_core::Error) -> ! {
+    let advice = error.hint().map(|hint| format!("; {hint}")).unwrap_or_default();
+    if error.to_string().contains("this kernel has no ") {
+        println!("lacks: {error}{advice}");
+    }
+    panic!("{error}{advice}")
 }
 
 /// Closes every descriptor but two and the three that every process has.
@@ -158,8 +191,7 @@ pub fn tally<S: Summary, T>(
     filter: &Filter,
     look: impl FnOnce(u32) -> T,
 ) -> (BTreeMap<S::Key, S::Value>, T) {
-    println!("probe: {}", S::NAME);
-    let mut table = Table::<S>::start(filter).unwrap_or_else(|error| panic!("{error}"));
+    let mut table = start_table::<S>(filter);
     let seen = generator.go_and_look(look);
     table.detach();
     let rows = table.take().unwrap();

@@ -11,6 +11,8 @@ mod memory;
 mod open;
 mod process;
 mod sched;
+mod slab;
 mod socket;
+mod stack;
 mod stream;
 mod tcp;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use kld_ebpf::events::histogram::{Histogram, NANOSECONDS, row, slot};
 use kld_ebpf::events::table::Tally;
-use kld_ebpf::probe::{CpuDist, RunqLat, RunqSlower};
+use kld_ebpf::probe::{CpuDist, RunqLat, RunqLen, RunqSlower};
 use kld_ebpf::{Filter, Summary, Table};
 
 use crate::common::{Generator, cannot_trace, part, tally, trace};
@@ -288,4 +288,44 @@ fn what_is_counted_is_in_one_interval_and_in_no_other() {
     assert!(intervals > 3, "only {intervals} intervals");
     assert_eq!(table.counts().unwrap().seen, all);
     assert!(table.take().unwrap().is_empty(), "nothing is told twice");
+}
+
+/// So many processes that spin.
+const SPINNERS: u32 = 4;
+
+#[test]
+fn a_processor_s_queue_is_as_long_as_there_are_others_that_want_it() {
+    let Some(_turn) = turn() else { return };
+    let (cpu, frequency) = (a_cpu(), 499);
+    let generator = pinned(|| {
+        // SAFETY: the children make no use of what is the parent's, and end without returning; the parent waits.
+        unsafe {
+            for _ in 1..SPINNERS {
+                if libc::fork() == 0 {
+                    spin(Duration::from_millis(800));
+                    libc::_exit(0);
+                }
+            }
+            spin(Duration::from_millis(800));
+            while libc::waitpid(-1, std::ptr::null_mut(), 0) > 0 {}
+        }
+    });
+    let began = std::time::Instant::now();
+    let (rows, ()) = tally::<RunqLen, _>(generator, &Filter { frequency, ..Filter::all() }, |_| ());
+    let elapsed = began.elapsed().as_secs_f64();
+    let count = |at: &dyn Fn(u32, u32) -> bool| -> u64 {
+        let chosen = rows.iter().filter(|(queue, _)| at(queue.cpu, queue.length));
+        chosen.map(|(_, total)| total.count).sum()
+    };
+    // They spin for 800 ms of what was looked at; others may want the processor too.
+    let long = count(&|own, length| own == cpu as u32 && length >= SPINNERS - 1);
+    let spun = (0.8 * f64::from(frequency)) as u64;
+    // Where this is a virtual machine, its processor may itself have waited for one.
+    assert!(long >= spun / 2, "{long} of {spun}: {rows:?}");
+    // Each processor is looked at so often, whatever it does.
+    let most = (elapsed * f64::from(frequency)) as u64 + 10;
+    let all = count(&|own, _| own == cpu as u32);
+    assert!(all >= long && all <= most, "{all} of {most}");
+    let longest = rows.keys().map(|queue| queue.length).max().unwrap();
+    assert!(longest < 10_000, "a number of tasks, and nothing else: {longest}");
 }
