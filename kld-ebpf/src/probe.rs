@@ -45,7 +45,7 @@ pub use rtt::TcpRtt;
 pub use sched::{CpuDist, RunqLat, RunqLen, RunqSlower, TASKS};
 pub use slab::SlabRate;
 pub use socket::{Bind, CALLED_ON, Listen, OWNED, TcpAccept};
-pub use stack::{OffCpu, Profile, Stacked, WakeupTime, times};
+pub use stack::{LockWait, OffCpu, Profile, Stacked, WakeupTime, times};
 pub use stat::Stat;
 pub use syscall::{PARENTS, REGISTERS};
 pub use tcp::{SOCKET, TcpConnect, TcpLatency, TcpLife, TcpState};

@@ -68,6 +68,7 @@ pub const TRACE: Family = Family {
         entry("bitesize", "Show how large requests to block devices are, by who makes them"),
         entry("cpudist", "Show how long tasks run before they leave the processor, as a distribution"),
         entry("hardirqs", "Show how much time devices' interrupts take, by handler"),
+        entry("klockstat", "Show which of the kernel's locks are waited for, where and how long"),
         entry("offcputime", "Show where tasks leave the processor, and for how long, by their stacks"),
         entry("profile", "Show what runs on the processors, by its stacks, from samples"),
         entry("runqlat", "Show how long tasks wait for a processor, as a distribution"),

@@ -17,6 +17,7 @@ mod hardirqs;
 mod histogram;
 mod irq;
 mod killsnoop;
+mod klockstat;
 mod mountsnoop;
 mod offcputime;
 mod oomkill;
@@ -71,6 +72,7 @@ const TOOLS: &[Tool] = &[
     bitesize::TOOL,
     cpudist::TOOL,
     hardirqs::TOOL,
+    klockstat::TOOL,
     offcputime::TOOL,
     profile::TOOL,
     runqlat::TOOL,

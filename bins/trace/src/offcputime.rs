@@ -4,7 +4,6 @@ use clap::{Arg, ArgMatches, Command};
 use kld_core::Result;
 use kld_core::tool::{Context, Tool};
 use kld_ebpf::events::stack::Of;
-use kld_ebpf::events::table::Total;
 use kld_ebpf::probe::OffCpu;
 
 use crate::stacks::{self, Label, Stacks, bounds, common, sides, threads};
@@ -40,10 +39,6 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<()> {
 
 impl Stacks for OffCpu {
     const FLAME: (&'static str, &'static str) = ("Off-CPU time", "us");
-
-    fn number(total: &Total) -> u64 {
-        total.time / 1000
-    }
 
     fn label(key: &Of) -> Label {
         Label::of_task(key)

@@ -4,7 +4,7 @@ use clap::{ArgMatches, Command};
 use kld_core::Result;
 use kld_core::tool::{Context, Tool};
 use kld_ebpf::events::stack::Of;
-use kld_ebpf::events::table::Total;
+use kld_ebpf::events::table::Spell;
 use kld_ebpf::probe::Profile;
 
 use crate::args::{flag, frequency, frequency_of};
@@ -39,8 +39,8 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<()> {
 impl Stacks for Profile {
     const FLAME: (&'static str, &'static str) = ("On-CPU samples", "samples");
 
-    fn number(total: &Total) -> u64 {
-        total.count
+    fn number(spent: &Spell) -> u64 {
+        spent.count
     }
 
     fn label(key: &Of) -> Label {

@@ -13,7 +13,7 @@ use kld_core::tool::Context;
 use kld_core::ui::printable;
 use kld_core::{Error, Result, fsio};
 use kld_ebpf::events::stack::Of;
-use kld_ebpf::events::table::Total;
+use kld_ebpf::events::table::{Spell, Total};
 use kld_ebpf::events::text;
 use kld_ebpf::probe::{Stacked, times};
 use kld_ebpf::symbols::Frame;
@@ -25,14 +25,38 @@ use crate::view::View;
 use crate::{stats, stop};
 
 /// A probe whose stacks are printed.
-pub trait Stacks: Stacked<Value = Total> {
+pub trait Stacks: Stacked<Value: Spent> {
     /// What a flame graph of it is headed with, and what its numbers are.
     const FLAME: (&'static str, &'static str);
 
     /// The number that is printed: microseconds, or how often.
-    fn number(total: &Total) -> u64;
+    fn number(spent: &Spell) -> u64 {
+        spent.time / 1000
+    }
     /// What a key stands for.
     fn label(key: &Self::Key) -> Label;
+    /// All of it as text, where it is not printed as other tools print it.
+    fn text(rows: &[Row], how: &How) -> String {
+        table::text(rows, how)
+    }
+}
+
+/// What is counted of a stack.
+pub trait Spent {
+    /// How often and how long.
+    fn spent(&self) -> Spell;
+}
+
+impl Spent for Spell {
+    fn spent(&self) -> Spell {
+        *self
+    }
+}
+
+impl Spent for Total {
+    fn spent(&self) -> Spell {
+        Spell { count: self.count, time: self.time, longest: 0 }
+    }
 }
 
 /// What a stack's key stands for, everywhere that it is printed.
@@ -102,9 +126,9 @@ pub struct Row {
     pub kernel: Part,
     /// The program's own calls.
     pub user: Part,
-    /// How often, and how long.
-    pub total: Total,
-    /// Which of the two is printed.
+    /// How often, how long, and, where that is counted, how long at most.
+    pub spent: Spell,
+    /// Which of them is printed.
     pub number: u64,
 }
 
@@ -119,6 +143,10 @@ pub struct How {
     pub annotated: bool,
     /// A picture in this file, and nothing printed.
     pub flame: Option<PathBuf>,
+    /// So many callers of each lock.
+    pub depth: usize,
+    /// So many rows at most.
+    pub most: usize,
 }
 
 /// The command with the flags that every tool with stacks has.
@@ -215,7 +243,9 @@ fn how(matches: &ArgMatches) -> Result<How> {
     }
     let [folded, delimited, annotated] =
         ["folded", "delimited", "annotations"].map(|flag| matches.get_flag(flag));
-    Ok(How { folded, delimited, annotated, flame })
+    let number = |id| matches.try_get_one::<usize>(id).ok().flatten().copied();
+    let (depth, most) = (number("stacks").unwrap_or(1), number("rows").unwrap_or(usize::MAX));
+    Ok(How { folded, delimited, annotated, flame, depth, most })
 }
 
 /// Fails where no file can come to be there: a minute's trace should not be lost for a name.
@@ -250,7 +280,7 @@ pub fn run<S: Stacks>(context: &Context, matches: &ArgMatches, wanted: &Wanted) 
         Some(path) => fsio::replace(path, flame::svg(S::FLAME, &folded::calls(&rows)).as_bytes(), 0o644)?,
         None if context.ui.json => context.ui.line(all(&rows, ended, &view))?,
         None if how.folded => context.ui.raw(folded::text(&rows, &how).as_bytes())?,
-        None => context.ui.raw(table::text(&rows, &how).as_bytes())?,
+        None => context.ui.raw(S::text(&rows, &how).as_bytes())?,
     }
     warn(context, &rows, &mut symbols);
     stats::report_table(context, table.running(), table.counts()?, wanted.stats)
@@ -259,11 +289,11 @@ pub fn run<S: Stacks>(context: &Context, matches: &ArgMatches, wanted: &Wanted) 
 /// Looks up the names of all calls; the greatest number comes last.
 fn named<S: Stacks>(
     table: &Table<S>,
-    counted: BTreeMap<S::Key, Total>,
+    counted: BTreeMap<S::Key, S::Value>,
     symbols: &mut Symbols,
 ) -> Result<Vec<Row>> {
     let mut rows = Vec::with_capacity(counted.len());
-    for (key, total) in counted {
+    for (key, value) in counted {
         let (ids, pid) = S::stacks(&key);
         let kernel = match table.stack(ids.kernel)? {
             Stack::Calls(addresses) => Part::Calls(symbols.kernel(&addresses)),
@@ -273,7 +303,8 @@ fn named<S: Stacks>(
             Stack::Calls(addresses) => Part::Calls(symbols.user(pid, &addresses)),
             other => without_calls(&other),
         };
-        rows.push(Row { label: S::label(&key), kernel, user, total, number: S::number(&total) });
+        let spent = value.spent();
+        rows.push(Row { label: S::label(&key), kernel, user, spent, number: S::number(&spent) });
     }
     rows.sort_by_key(|row| row.number);
     Ok(rows)
@@ -289,8 +320,11 @@ fn all(rows: &[Row], ended: u64, view: &View) -> Value {
         let mut object = row.label.json.clone();
         object.insert("kernel".into(), row.kernel.json());
         object.insert("user".into(), row.user.json());
-        object.insert("count".into(), row.total.count.into());
-        object.insert("time_s".into(), (row.total.time as f64 / 1e9).into());
+        object.insert("count".into(), row.spent.count.into());
+        object.insert("time_s".into(), (row.spent.time as f64 / 1e9).into());
+        if row.spent.longest > 0 {
+            object.insert("longest_s".into(), (row.spent.longest as f64 / 1e9).into());
+        }
         Value::Object(object)
     };
     let stacks: Vec<Value> = rows.iter().map(one).collect();
@@ -301,9 +335,9 @@ fn all(rows: &[Row], ended: u64, view: &View) -> Value {
 /// Tells what is missing of what was printed.
 fn warn(context: &Context, rows: &[Row], symbols: &mut Symbols) {
     let lost = |row: &&Row| row.kernel == Part::Lost || row.user == Part::Lost;
-    let lost: u64 = rows.iter().filter(lost).map(|row| row.total.count).sum();
+    let lost: u64 = rows.iter().filter(lost).map(|row| row.spent.count).sum();
     if lost > 0 {
-        let all: u64 = rows.iter().map(|row| row.total.count).sum();
+        let all: u64 = rows.iter().map(|row| row.spent.count).sum();
         context.ui.note(format!(
             "of {lost} of {all} the stack was lost for want of room: --stack-storage-size gives more"
         ));
@@ -326,20 +360,20 @@ mod tests {
             let stack = kld_ebpf::events::stack::Ids { kernel: 1, user: 2 };
             Label::of_task(&Of { stack, pid, pad: 0, comm })
         };
-        let total = Total { count: 2, amount: 0, time: 2_000_000 };
+        let spent = Spell { count: 2, time: 2_000_000, longest: 0 };
         vec![
             Row {
                 label: label(*b"worker\0\0\0\0\0\0\0\0\0\0", 8),
                 kernel: Part::Lost,
                 user: Part::Calls(vec![call("main")]),
-                total,
+                spent,
                 number: 30,
             },
             Row {
                 label: label(*b"sleeper\0\0\0\0\0\0\0\0\0", 7),
                 kernel: Part::Calls(vec![call("schedule"), call("do_nanosleep")]),
                 user: Part::Calls(vec![call("a::nap;2"), call("main")]),
-                total,
+                spent,
                 number: 2000,
             },
         ]

@@ -5,7 +5,6 @@ use kld_core::Result;
 use kld_core::tool::{Context, Tool};
 use kld_core::ui::printable;
 use kld_ebpf::events::stack::Wakeup;
-use kld_ebpf::events::table::Total;
 use kld_ebpf::events::text;
 use kld_ebpf::probe::{Stacked, WakeupTime};
 use serde_json::{Map, Value};
@@ -37,10 +36,6 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<()> {
 
 impl Stacks for WakeupTime {
     const FLAME: (&'static str, &'static str) = ("Wakeup time", "us");
-
-    fn number(total: &Total) -> u64 {
-        total.time / 1000
-    }
 
     fn label(key: &Wakeup) -> Label {
         let [waker, target] = [&key.waker_comm, &key.woken_comm].map(|comm| printable(text(comm)));

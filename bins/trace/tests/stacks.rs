@@ -49,6 +49,8 @@ fn what_cannot_be_meant_is_refused_before_anything_is_loaded() {
         ),
         ("offcputime", &["--state", "256"], "error: invalid value '256'"),
         ("offcputime", &["--stack-storage-size", "0"], "error: invalid value '0'"),
+        ("klockstat", &["-s", "0"], "error: invalid value '0'"),
+        ("klockstat", &["-k"], "error: unexpected argument '-k' found"),
         ("wakeuptime", &["-U"], "error: unexpected argument '-U' found"),
         ("profile", &["-F", "0"], "error: invalid value '0'"),
         (
@@ -198,4 +200,26 @@ fn ctrl_c_prints_what_was_counted() {
     assert_eq!(child.wait().unwrap().code(), Some(0));
     let text = std::io::read_to_string(child.stdout.take().unwrap()).unwrap();
     assert!(text.lines().any(|line| line.starts_with("offcputime;")), "{text}");
+}
+
+#[test]
+fn waits_for_locks_are_a_table() {
+    if cannot_trace() {
+        return;
+    }
+    let tools = Tools::new();
+    let heading =
+        "                                  Caller Kind         Avg Wait    Count   Max Wait   Total Wait";
+    let run = |args: &[&str]| {
+        let ran = tool::run(tool_with(&tools, "klockstat", &[&["-d", "0.5"], args].concat()));
+        assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+        ran.stdout
+    };
+    let text = run(&["-r", "3", "-s", "1"]);
+    assert!(text.lines().nth(1) == Some(heading) && text.lines().count() <= 5, "{text}");
+    let json: serde_json::Value = serde_json::from_str(&run(&["--json"])).unwrap();
+    for stack in json["stacks"].as_array().unwrap() {
+        let numbers = ["time_s", "longest_s", "count"].map(|name| stack[name].as_f64().unwrap());
+        assert!(numbers[0] >= numbers[1] && numbers[2] >= 1.0 && stack["kind"] != "unknown", "{stack}");
+    }
 }

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use kld_ebpf_events::stack::{self, Ids, Of, Wakeup};
-use kld_ebpf_events::table::Total;
+use kld_ebpf_events::stack::{self, Contention, Ids, Of, Wakeup};
+use kld_ebpf_events::table::{Spell, Total};
 
 use super::{Hook, Known, TASKS};
 use crate::table::Summary;
@@ -115,5 +115,88 @@ impl Summary for Profile {
 impl Stacked for Profile {
     fn stacks(key: &Of) -> (Ids, u32) {
         (key.stack, key.pid)
+    }
+}
+
+/// How long the kernel's locks are waited for, by the stacks with which that begins. A lock that is free takes no time,
+/// and is not counted.
+#[derive(Debug, Clone, Copy)]
+pub struct LockWait;
+
+impl LockWait {
+    /// The name of a kind of lock, as perf writes it (trace/events/lock.h tells the bits).
+    pub fn kind(kind: u64) -> &'static str {
+        const SPIN: u64 = 1;
+        const READ: u64 = 2;
+        const WRITE: u64 = 4;
+        const RT: u64 = 8;
+        const PERCPU: u64 = 16;
+        const MUTEX: u64 = 32;
+        match kind {
+            0 => "semaphore",
+            SPIN => "spinlock",
+            _ if kind & MUTEX != 0 => "mutex",
+            _ if kind & RT != 0 => "rt-mutex",
+            _ if kind & PERCPU != 0 && kind & WRITE != 0 => "pcpu-sem:W",
+            _ if kind & PERCPU != 0 => "pcpu-sem:R",
+            _ if kind & SPIN != 0 && kind & READ != 0 => "rwlock:R",
+            _ if kind & SPIN != 0 && kind & WRITE != 0 => "rwlock:W",
+            _ if kind & READ != 0 => "rwsem:R",
+            _ if kind & WRITE != 0 => "rwsem:W",
+            _ => "unknown",
+        }
+    }
+}
+
+impl Summary for LockWait {
+    type Key = Contention;
+    type Value = Spell;
+    const NAME: &'static str = "klockstat";
+    const OBJECT: &'static [u8] = include_bytes!("../../objects/klockstat.o");
+    const HOOKS: &'static [Hook] = &[
+        Hook::new("begun", "contention_begin").since("5.19"),
+        Hook::new("ended", "contention_end").since("5.19"),
+    ];
+    const KNOWN: &'static [&'static [Known]] = &[];
+    // The program's own calls have nothing to do with the kernel's locks.
+    const SWITCHES: u32 = stack::NO_USER;
+    const KEYS: u32 = KEYS;
+    const STACKS: u32 = STACKS;
+}
+
+impl Stacked for LockWait {
+    fn stacks(key: &Contention) -> (Ids, u32) {
+        (key.stack, 0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_of_locks_are_told_as_perf_tells_them() {
+        let kinds = [0, 1, 3, 5, 2, 4, 8, 18, 20, 32, 33].map(LockWait::kind);
+        let names = [
+            "semaphore",
+            "spinlock",
+            "rwlock:R",
+            "rwlock:W",
+            "rwsem:R",
+            "rwsem:W",
+            "rt-mutex",
+            "pcpu-sem:R",
+            "pcpu-sem:W",
+            "mutex",
+            "mutex",
+        ];
+        assert_eq!(kinds, names);
+    }
+
+    #[test]
+    fn a_bound_that_is_not_given_is_none_and_no_bound_stands_for_none() {
+        assert_eq!(times(None, None), []);
+        let all = times(Some(Duration::from_millis(1)), Some(Duration::MAX));
+        assert_eq!(all, [("SHORTEST_TIME", 1000), ("LONGEST_TIME", u32::MAX - 1)]);
     }
 }

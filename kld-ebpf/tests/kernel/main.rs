@@ -6,6 +6,7 @@ mod block;
 mod common;
 mod count;
 mod file;
+mod lock;
 mod loss;
 mod memory;
 mod open;
