@@ -24,6 +24,8 @@ pub struct Filter {
     pub argument: u64,
     /// Numbers that the probe takes, by their variables' names, which it documents.
     pub numbers: Vec<(&'static str, u32)>,
+    /// The programs and libraries whose functions the probe is for, where it is for any.
+    pub files: Vec<PathBuf>,
 }
 
 /// A filter as the kernel side takes it.

@@ -28,6 +28,8 @@ pub trait Summary {
     const HOOKS: &'static [Hook];
     /// The numbers that it must know, as a [`Probe`](crate::Probe)'s.
     const KNOWN: &'static [&'static [Known]];
+    /// The kernel's modules that it is about, as a [`Probe`](crate::Probe)'s.
+    const MODULES: &'static [&'static str] = &[];
     /// Switches that are always on.
     const SWITCHES: u32 = 0;
     /// The table's name in the object.
@@ -80,6 +82,8 @@ impl<S: Summary> Table<S> {
             room: SMALLEST_RING,
             table: Some((S::TABLE, entries(keys, size_of::<S::Value>(), cpus))),
             numbers: filter.numbers.clone(),
+            modules: S::MODULES,
+            files: filter.files.clone(),
         };
         let mut wanted = filter.resolve()?;
         wanted.filter.switches |= S::SWITCHES;

@@ -71,6 +71,8 @@ impl<P: Probe> Tracer<P> {
             room: P::ROOM,
             table: None,
             numbers: filter.numbers.clone(),
+            modules: P::MODULES,
+            files: filter.files.clone(),
         };
         let mut wanted = filter.resolve()?;
         wanted.filter.switches |= P::SWITCHES;

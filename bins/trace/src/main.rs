@@ -1,22 +1,29 @@
 //! The tools that ask the kernel: one program, a tool for each name it is called by.
 
 mod args;
+mod bashreadline;
 mod bindsnoop;
 mod biolatency;
 mod biopattern;
 mod biosnoop;
 mod biotop;
 mod bitesize;
+mod cachestat;
 mod capable;
 mod cpudist;
 mod disk;
 mod drsnoop;
 mod execsnoop;
 mod exitsnoop;
+mod file;
+mod fileslower;
+mod filetop;
+mod gethostlatency;
 mod hardirqs;
 mod histogram;
 mod irq;
 mod killsnoop;
+mod kvmexit;
 mod mountsnoop;
 mod oomkill;
 mod opensnoop;
@@ -24,6 +31,7 @@ mod probe;
 mod prometheus;
 mod runqlat;
 mod runqslower;
+mod slow;
 mod softirqs;
 mod solisten;
 mod stats;
@@ -40,9 +48,13 @@ mod tcplife;
 mod tcpretrans;
 mod tcprtt;
 mod tcpstates;
+mod tcptop;
 mod threadsnoop;
+mod vfsstat;
 mod view;
 mod wg_leaks;
+mod zfsdist;
+mod zfsslower;
 
 use std::process::ExitCode;
 
@@ -58,6 +70,15 @@ const TOOLS: &[Tool] = &[
     mountsnoop::TOOL,
     threadsnoop::TOOL,
     capable::TOOL,
+    filetop::TOOL,
+    fileslower::TOOL,
+    vfsstat::TOOL,
+    cachestat::TOOL,
+    gethostlatency::TOOL,
+    bashreadline::TOOL,
+    kvmexit::TOOL,
+    zfsslower::TOOL,
+    zfsdist::TOOL,
     biolatency::TOOL,
     biopattern::TOOL,
     biosnoop::TOOL,
@@ -75,6 +96,7 @@ const TOOLS: &[Tool] = &[
     tcplife::TOOL,
     tcprtt::TOOL,
     tcpstates::TOOL,
+    tcptop::TOOL,
     tcpretrans::TOOL,
     tcpdrop::TOOL,
     bindsnoop::TOOL,

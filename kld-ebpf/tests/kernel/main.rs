@@ -3,9 +3,12 @@
 #![allow(clippy::print_stdout, reason = "and what it is about")]
 
 mod block;
+mod cache;
 mod common;
 mod count;
 mod file;
+mod guest;
+mod io;
 mod loss;
 mod memory;
 mod open;
@@ -14,3 +17,5 @@ mod sched;
 mod socket;
 mod stream;
 mod tcp;
+mod user;
+mod zfs;
