@@ -4,6 +4,8 @@
 //! Only what is asked for is looked up: one pass over the types, where a full parse takes ten times as long and
 //! four times the memory.
 
+mod modules;
+
 use std::ops::Range;
 use std::path::Path;
 
@@ -25,9 +27,11 @@ const FUNC_PROTO: u32 = 13;
 const DEEPEST: usize = 16;
 
 /// A kernel's description of its types.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Btf {
     bytes: Vec<u8>,
+    /// Where the types are.
+    described: Range<usize>,
     strings: Range<usize>,
     /// Where each type begins; type 0 is void.
     types: Vec<u32>,
@@ -35,6 +39,8 @@ pub struct Btf {
     structs: Vec<u32>,
     typedefs: Vec<u32>,
     enums: Vec<u32>,
+    /// The same with what a module adds, for each of several.
+    modules: Vec<Btf>,
 }
 
 /// A type: where it begins, and the two words that every type has.
@@ -107,7 +113,9 @@ impl Btf {
         }
         let (structs, typedefs, enums) = (Vec::new(), Vec::new(), Vec::new());
         let count = types.len() / 24;
-        let mut btf = Btf { bytes, strings, types: Vec::with_capacity(count), structs, typedefs, enums };
+        let (described, modules) = (types.clone(), Vec::new());
+        let types_at = Vec::with_capacity(count);
+        let mut btf = Btf { bytes, described, strings, types: types_at, structs, typedefs, enums, modules };
         btf.types.push(0);
         let mut at = types.start;
         while at < types.end {
@@ -154,7 +162,8 @@ impl Btf {
     /// `pt_regs.regs+8`, is a place within the last field.
     pub fn offset(&self, path: &str) -> Option<u32> {
         let (path, further) = path.split_once('+').unwrap_or((path, "0"));
-        u32::checked_add(self.bits(path)? / 8, further.parse().ok()?)
+        let modules = || self.modules.iter().find_map(|module| module.bits(path));
+        u32::checked_add(self.bits(path).or_else(modules)? / 8, further.parse().ok()?)
     }
 
     /// The place of a bit, counted in bits: a bit field's path, such as `inet_sock.freebind`, or a number's and the
@@ -237,6 +246,11 @@ impl Btf {
 
     /// How many arguments a tracepoint hands to a program; `None` where the kernel has no such tracepoint.
     pub fn tracepoint(&self, name: &str) -> Option<usize> {
+        let modules = || self.modules.iter().find_map(|module| module.tracepoint(name));
+        self.own_tracepoint(name).or_else(modules)
+    }
+
+    fn own_tracepoint(&self, name: &str) -> Option<usize> {
         let prototype = self.find(&self.typedefs, &format!("btf_trace_{name}"))?;
         let pointer = self.type_of(prototype.other).filter(|one| one.kind() == PTR)?;
         let function = self.type_of(pointer.other).filter(|one| one.kind() == FUNC_PROTO)?;
@@ -258,7 +272,7 @@ mod tests {
 
     /// What stands in this BTF: `struct point { int x; union { int y; int z; }; }`, the prototype of a tracepoint
     /// `moved` with one argument, `enum way { UP, DOWN = 5 }` and `struct flags { int a:3; int b:1; }`.
-    fn example() -> Vec<u8> {
+    pub(super) fn example() -> Vec<u8> {
         let strings = b"\0int\0point\0x\0y\0z\0btf_trace_moved\0way\0UP\0DOWN\0flags\0a\0b\0";
         let name = |wanted: &str| {
             strings

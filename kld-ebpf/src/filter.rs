@@ -28,6 +28,8 @@ pub struct Filter {
     pub frequency: u32,
     /// How many different stacks a probe that tells stacks can keep, where not as many as it says.
     pub stacks: Option<u32>,
+    /// The programs and libraries whose functions the probe is for, where it is for any.
+    pub files: Vec<PathBuf>,
 }
 
 /// A filter as the kernel side takes it.

@@ -20,6 +20,7 @@ pub mod btf;
 pub mod cgroup;
 pub mod filter;
 pub mod holders;
+pub mod libraries;
 pub mod names;
 pub mod network;
 pub mod privilege;
@@ -34,7 +35,11 @@ pub mod tracer;
 #[cfg(feature = "tokio")]
 pub mod stream;
 
+mod attach;
+mod elf;
 mod loader;
+mod perf;
+mod refusal;
 mod sample;
 mod sys;
 

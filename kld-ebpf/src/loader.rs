@@ -5,9 +5,9 @@
 //! kernel's whole description of its types whether or not it is needed, which takes 25 ms and 15 MB.
 
 use std::collections::HashMap;
-use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::PathBuf;
 
 use aya::maps::{Map, MapData};
 use aya_obj::{EbpfSectionKind, Object};
@@ -19,7 +19,8 @@ use kld_ebpf_events::filter::BY_PID;
 use crate::btf::Btf;
 use crate::filter::Resolved;
 use crate::probe::{Hook, Known, Point, Value};
-use crate::{cgroup, privilege, sample, sys};
+use crate::refusal::{self, denied, last_words};
+use crate::{attach, privilege, sys};
 
 /// What a probe is made of, without its type.
 #[derive(Debug, Clone)]
@@ -36,6 +37,10 @@ pub(crate) struct Parts {
     pub(crate) numbers: Vec<(&'static str, u32)>,
     /// How often hooks that sample do so, in Hz.
     pub(crate) frequency: u32,
+    /// The kernel's modules that the probe is about.
+    pub(crate) modules: &'static [&'static str],
+    /// The files whose functions are meant.
+    pub(crate) files: Vec<PathBuf>,
 }
 
 /// What every program has: its children are followed where processes are wanted by number.
@@ -79,6 +84,8 @@ impl Loaded {
             privilege::check_network()?;
         }
         let what = || format!("cannot load {}", parts.name);
+        let joined = (!parts.modules.is_empty()).then(|| btf.with_modules(parts.modules));
+        let btf = joined.as_ref().unwrap_or(btf);
         let hooks = hooks(parts, btf, wanted)?;
         let mut object =
             phase("object", || Object::parse(parts.object)).map_err(|cause| Error::failed(what(), cause))?;
@@ -98,10 +105,22 @@ impl Loaded {
             loaded.programs.push(Program { name: hook.function, fd });
         }
         for (hook, program) in hooks.iter().zip(&loaded.programs) {
-            let links = phase("attach", || attach(hook.point, program, parts.frequency));
-            loaded.links.extend(links.map_err(|cause| {
-                denied(format!("cannot hang {} on {}", parts.name, hook.point), &cause, None)
-            })?);
+            let links = phase("attach", || attach::hang(hook.point, program.fd.as_fd(), parts));
+            match links {
+                Ok(links) => loaded.links.extend(links),
+                Err(cause) if cause.kind() == io::ErrorKind::NotFound && hook.optional => {}
+                Err(cause) if cause.kind() == io::ErrorKind::NotFound => {
+                    return Err(refusal::missing(parts, hook, btf));
+                }
+                // What was named is no file that has functions.
+                Err(cause) if cause.kind() == io::ErrorKind::InvalidData => {
+                    return Err(Error::usage(cause.to_string()));
+                }
+                Err(cause) => {
+                    let what = format!("cannot hang {} on {}", parts.name, hook.point);
+                    return Err(denied(what, &cause, None));
+                }
+            }
         }
         Ok(loaded)
     }
@@ -132,26 +151,20 @@ impl Loaded {
 /// The hooks that this kernel has; fails where it lacks one that is needed.
 fn hooks(parts: &Parts, btf: &Btf, wanted: &Resolved) -> Result<Vec<Hook>> {
     let asked = |hook: &&Hook| {
-        let replaced = hook.replaced_by.is_some_and(|better| btf.tracepoint(better).is_some());
-        !replaced && (hook.when == 0 || wanted.filter.switches & hook.when != 0)
+        let replaced = hook.replaced_by.is_some_and(|better| attach::has(better, btf));
+        let lonely = hook.beside.is_some_and(|other| !attach::has(other, btf));
+        !replaced && !lonely && (hook.when == 0 || wanted.filter.switches & hook.when != 0)
     };
     let hooks: Vec<Hook> = parts.hooks.iter().filter(asked).copied().collect();
     let fits = |hook: &&Hook| {
-        let Point::Tracepoint(name) = hook.point else { return true };
+        let Point::Tracepoint(name) = hook.point else { return attach::has(hook.point, btf) };
         btf.tracepoint(name).is_some_and(|count| hook.arguments.is_none_or(|wanted| wanted == count))
     };
     let mut found: Vec<Hook> = hooks.iter().filter(fits).copied().collect();
     // Of hooks on one tracepoint, for different kernels, one is enough.
     let served = |hook: &&Hook| found.iter().any(|one| one.point == hook.point);
     if let Some(missing) = hooks.iter().find(|hook| !hook.optional && !served(hook)) {
-        let lacks = match missing.point {
-            Point::Tracepoint(name) if btf.tracepoint(name).is_some() => {
-                format!("this kernel has no tracepoint {name} that tells enough")
-            }
-            point => format!("this kernel has no tracepoint {point}"),
-        };
-        return Err(Error::failed(format!("cannot run {}", parts.name), lacks)
-            .with_hint(format!("kernels have it since {}", missing.since)));
+        return Err(refusal::missing(parts, missing, btf));
     }
     if wanted.filter.by & BY_PID != 0 {
         found.push(FOLLOW);
@@ -255,40 +268,6 @@ fn load(object: &Object, hook: &Hook) -> Result<OwnedFd> {
     again.map_err(|_| denied(what(), &cause, last_words(&log)))
 }
 
-/// Hangs a program where it belongs, until the links are closed.
-fn attach(point: Point, program: &Program, frequency: u32) -> io::Result<Vec<OwnedFd>> {
-    let one = match point {
-        Point::Tracepoint(name) => sys::attach(&CString::new(name)?, program.fd.as_fd()),
-        Point::Cgroup(_) => {
-            let root = cgroup::root()?;
-            sys::attach_to_cgroup(root.as_fd(), program.fd.as_fd(), sys::Kind::of(point))
-        }
-        Point::Sample => return sample::attach(program.fd.as_fd(), frequency),
-    };
-    one.map(|link| vec![link])
-}
-
-/// What the verifier said before it counted.
-fn last_words(log: &[u8]) -> Option<String> {
-    let end = log.iter().position(|byte| *byte == 0).unwrap_or(log.len());
-    let text = String::from_utf8_lossy(&log[..end]);
-    let said = |line: &&str| !line.starts_with("processed ") && !line.trim().is_empty();
-    text.lines().rfind(said).map(str::to_string)
-}
-
-/// A refusal by the kernel, with what is known of its reason.
-fn denied(what: String, cause: &io::Error, words: Option<String>) -> Error {
-    let known = match (cause.kind(), words) {
-        (_, Some(words)) => words,
-        (io::ErrorKind::PermissionDenied, None) => match privilege::lockdown() {
-            Some(level) => format!("the kernel is locked down ({level})"),
-            None => "the kernel does not permit it".to_string(),
-        },
-        (_, None) => cause.to_string(),
-    };
-    Error::failed(what, known)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -310,16 +289,11 @@ mod tests {
             sizes,
             numbers,
             frequency: 0,
+            modules: &[],
+            files: Vec::new(),
         };
         let error = hooks(&parts, &btf, &crate::Filter::all().resolve().unwrap()).unwrap_err();
         assert_eq!(error.to_string(), "cannot run capable: this kernel has no tracepoint cap_capable");
         assert_eq!(error.hint(), Some("kernels have it since 6.14"));
-    }
-
-    #[test]
-    fn of_the_verifier_s_log_the_last_finding_is_told() {
-        let log = b"0: R1=ctx()\n12: (85) call 113\nR2 min value is negative\nprocessed 13 insns\n\0\0";
-        assert_eq!(last_words(log).as_deref(), Some("R2 min value is negative"));
-        assert_eq!(last_words(b"\0"), None);
     }
 }

@@ -9,7 +9,10 @@ mod count;
 mod drop;
 mod exec;
 mod exit;
+mod files;
 mod flow;
+mod function;
+mod guest;
 mod irq;
 mod kill;
 mod mount;
@@ -26,6 +29,10 @@ mod stat;
 mod syscall;
 mod tcp;
 mod thread;
+mod traffic;
+mod user;
+mod vfs;
+mod zfs;
 
 pub use block::{BioLatency, BioPattern, BioSnoop, BioTop, BiteSize, only_disk};
 pub use capable::Capable;
@@ -33,7 +40,10 @@ pub use count::SysCount;
 pub use drop::{DropReasons, TcpDrop};
 pub use exec::Exec;
 pub use exit::{Ended, Exit};
+pub use files::{FILE, FileSlower, FileTop};
 pub use flow::{Flow, Gate, Protocol};
+pub use function::FUNCTION;
+pub use guest::KvmExit;
 pub use irq::{HardIrqDist, HardIrqs, SoftIrqDist, SoftIrqs, hard_name, soft_name};
 pub use kill::Kill;
 pub use mount::{Mount, MountCall};
@@ -44,12 +54,16 @@ pub use retransmit::TcpRetransmit;
 pub use rtt::TcpRtt;
 pub use sched::{CpuDist, RunqLat, RunqLen, RunqSlower, TASKS};
 pub use slab::SlabRate;
-pub use socket::{Bind, CALLED_ON, Listen, OWNED, TcpAccept};
+pub use socket::{Bind, CALLED_ON, DESCRIPTOR, Listen, OWNED, TcpAccept};
 pub use stack::{LockWait, OffCpu, Profile, Stacked, WakeupTime, times};
 pub use stat::Stat;
 pub use syscall::{PARENTS, REGISTERS};
 pub use tcp::{SOCKET, TcpConnect, TcpLatency, TcpLife, TcpState};
 pub use thread::Thread;
+pub use traffic::TcpTop;
+pub use user::{HostLookup, LineRead};
+pub use vfs::{CacheStat, VfsStat};
+pub use zfs::{ZfsDist, ZfsSlower};
 
 /// A program and the events that it sends.
 pub trait Probe {
@@ -67,6 +81,9 @@ pub trait Probe {
     /// How many bytes of events wait for a reader who is late, a power of two; what comes beyond is counted as lost.
     const ROOM: u32 = 2 << 20;
 
+    /// The kernel's modules that it is about: they describe types of their own, and may not be loaded.
+    const MODULES: &'static [&'static str] = &[];
+
     /// Switches that are always on.
     const SWITCHES: u32 = 0;
 
@@ -83,6 +100,15 @@ pub enum Point {
     Cgroup(Cgroup),
     /// On the clock of each processor, [so many times a second](crate::Filter::frequency).
     Sample,
+    /// At the beginning of one of the kernel's functions, or of a module's (kprobe).
+    Entry(&'static str),
+    /// At its end (kretprobe).
+    Return(&'static str),
+    /// At the beginning of a function of each of the files that the [filter](crate::Filter::files) names and that has it
+    /// (uprobe).
+    UserEntry(&'static str),
+    /// At its end (uretprobe).
+    UserReturn(&'static str),
 }
 
 impl std::fmt::Display for Point {
@@ -91,6 +117,8 @@ impl std::fmt::Display for Point {
             Point::Tracepoint(name) => f.write_str(name),
             Point::Cgroup(what) => write!(f, "the control groups' {}", what.name()),
             Point::Sample => f.write_str("the processors' clocks"),
+            Point::Entry(name) | Point::UserEntry(name) => write!(f, "{name}()"),
+            Point::Return(name) | Point::UserReturn(name) => write!(f, "the end of {name}()"),
         }
     }
 }
@@ -134,8 +162,10 @@ pub struct Hook {
     pub arguments: Option<usize>,
     /// Only where one of these switches is on; 0: always.
     pub when: u32,
-    /// Only where the kernel lacks this tracepoint, which tells more.
-    pub replaced_by: Option<&'static str>,
+    /// Only where the kernel lacks this point, which tells more or costs less.
+    pub replaced_by: Option<Point>,
+    /// Only where the kernel has this other point too.
+    pub beside: Option<Point>,
     /// Whether the probe can do without.
     pub optional: bool,
     /// The first kernel that has it, to be told where it is absent.
@@ -158,8 +188,37 @@ impl Hook {
         Hook::at(function, Point::Sample, "4.9")
     }
 
+    /// The beginning of one of the kernel's functions.
+    pub const fn entry(function: &'static str, name: &'static str) -> Hook {
+        Hook::at(function, Point::Entry(name), "4.17")
+    }
+
+    /// The end of one of the kernel's functions.
+    pub const fn end(function: &'static str, name: &'static str) -> Hook {
+        Hook::at(function, Point::Return(name), "4.17")
+    }
+
+    /// The beginning of a function of the files that are named.
+    pub const fn user_entry(function: &'static str, name: &'static str) -> Hook {
+        Hook::at(function, Point::UserEntry(name), "4.17")
+    }
+
+    /// The end of a function of the files that are named.
+    pub const fn user_end(function: &'static str, name: &'static str) -> Hook {
+        Hook::at(function, Point::UserReturn(name), "4.17")
+    }
+
     const fn at(function: &'static str, point: Point, since: &'static str) -> Hook {
-        Hook { function, point, arguments: None, when: 0, replaced_by: None, optional: false, since }
+        Hook {
+            function,
+            point,
+            arguments: None,
+            when: 0,
+            replaced_by: None,
+            beside: None,
+            optional: false,
+            since,
+        }
     }
 
     /// For kernels where the tracepoint has so many arguments. Of several such hooks one is enough.
@@ -174,9 +233,22 @@ impl Hook {
         self
     }
 
-    /// Only where the kernel lacks this other tracepoint, which tells more.
+    /// Only where the kernel lacks this other tracepoint, which tells more or costs less.
     pub const fn replaced_by(mut self, better: &'static str) -> Hook {
-        self.replaced_by = Some(better);
+        self.replaced_by = Some(Point::Tracepoint(better));
+        self
+    }
+
+    /// Only where the kernel has no probes on its functions.
+    pub const fn instead_of_functions(mut self) -> Hook {
+        // Whether it has a function is found when a program is hung there.
+        self.replaced_by = Some(Point::Entry(""));
+        self
+    }
+
+    /// Only where the kernel has this other tracepoint too.
+    pub const fn beside(mut self, other: &'static str) -> Hook {
+        self.beside = Some(Point::Tracepoint(other));
         self
     }
 

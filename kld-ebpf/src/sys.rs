@@ -75,6 +75,9 @@ impl Kind {
                 Kind { program: prog_type::BPF_PROG_TYPE_RAW_TRACEPOINT as u32, attach: 0 }
             }
             Point::Sample => Kind { program: prog_type::BPF_PROG_TYPE_PERF_EVENT as u32, attach: 0 },
+            Point::Entry(_) | Point::Return(_) | Point::UserEntry(_) | Point::UserReturn(_) => {
+                Kind { program: prog_type::BPF_PROG_TYPE_KPROBE as u32, attach: 0 }
+            }
             Point::Cgroup(Cgroup::Egress) => {
                 kind(prog_type::BPF_PROG_TYPE_CGROUP_SKB, attach_type::BPF_CGROUP_INET_EGRESS)
             }

@@ -29,6 +29,8 @@ pub trait Summary {
     const HOOKS: &'static [Hook];
     /// The numbers that it must know, as a [`Probe`](crate::Probe)'s.
     const KNOWN: &'static [&'static [Known]];
+    /// The kernel's modules that it is about, as a [`Probe`](crate::Probe)'s.
+    const MODULES: &'static [&'static str] = &[];
     /// Switches that are always on.
     const SWITCHES: u32 = 0;
     /// The table's name in the object.
@@ -89,6 +91,8 @@ impl<S: Summary> Table<S> {
             sizes,
             numbers: filter.numbers.clone(),
             frequency: filter.frequency(),
+            modules: S::MODULES,
+            files: filter.files.clone(),
         };
         let mut wanted = filter.resolve()?;
         wanted.filter.switches |= S::SWITCHES;

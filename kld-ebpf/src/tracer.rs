@@ -72,6 +72,8 @@ impl<P: Probe> Tracer<P> {
             sizes: Vec::new(),
             numbers: filter.numbers.clone(),
             frequency: filter.frequency(),
+            modules: P::MODULES,
+            files: filter.files.clone(),
         };
         let mut wanted = filter.resolve()?;
         wanted.filter.switches |= P::SWITCHES;

@@ -1,23 +1,30 @@
 //! The tools that ask the kernel: one program, a tool for each name it is called by.
 
 mod args;
+mod bashreadline;
 mod bindsnoop;
 mod biolatency;
 mod biopattern;
 mod biosnoop;
 mod biotop;
 mod bitesize;
+mod cachestat;
 mod capable;
 mod cpudist;
 mod disk;
 mod drsnoop;
 mod execsnoop;
 mod exitsnoop;
+mod file;
+mod fileslower;
+mod filetop;
+mod gethostlatency;
 mod hardirqs;
 mod histogram;
 mod irq;
 mod killsnoop;
 mod klockstat;
+mod kvmexit;
 mod mountsnoop;
 mod offcputime;
 mod oomkill;
@@ -29,6 +36,7 @@ mod runqlat;
 mod runqlen;
 mod runqslower;
 mod slabratetop;
+mod slow;
 mod softirqs;
 mod solisten;
 mod stacks;
@@ -46,10 +54,14 @@ mod tcplife;
 mod tcpretrans;
 mod tcprtt;
 mod tcpstates;
+mod tcptop;
 mod threadsnoop;
+mod vfsstat;
 mod view;
 mod wakeuptime;
 mod wg_leaks;
+mod zfsdist;
+mod zfsslower;
 
 use std::process::ExitCode;
 
@@ -65,6 +77,15 @@ const TOOLS: &[Tool] = &[
     mountsnoop::TOOL,
     threadsnoop::TOOL,
     capable::TOOL,
+    filetop::TOOL,
+    fileslower::TOOL,
+    vfsstat::TOOL,
+    cachestat::TOOL,
+    gethostlatency::TOOL,
+    bashreadline::TOOL,
+    kvmexit::TOOL,
+    zfsslower::TOOL,
+    zfsdist::TOOL,
     biolatency::TOOL,
     biopattern::TOOL,
     biosnoop::TOOL,
@@ -88,6 +109,7 @@ const TOOLS: &[Tool] = &[
     tcplife::TOOL,
     tcprtt::TOOL,
     tcpstates::TOOL,
+    tcptop::TOOL,
     tcpretrans::TOOL,
     tcpdrop::TOOL,
     bindsnoop::TOOL,

@@ -59,15 +59,15 @@ pub enum Number {
 }
 
 /// A counter for each of several numbers of a total: its name, what it is, and the number.
-pub type Counter = (&'static str, &'static str, fn(&Total) -> f64);
+pub type Counter<V = Total> = (&'static str, &'static str, fn(&V) -> f64);
 
 /// Totals as counters.
-pub fn counters<K>(
-    rows: &BTreeMap<K, Total>,
+pub fn counters<K, V>(
+    rows: &BTreeMap<K, V>,
     labels: impl Fn(&K) -> Labels,
-    counters: &[Counter],
+    counters: &[Counter<V>],
 ) -> Vec<Metric> {
-    let metric = |(name, help, number): &Counter| {
+    let metric = |(name, help, number): &Counter<V>| {
         let samples = rows.iter().map(|(key, total)| Sample::new(labels(key), Number::Count(number(total))));
         Metric { name: name.to_string(), help, kind: Kind::Counter, samples: samples.collect() }
     };

@@ -9,7 +9,7 @@ use clap::{Arg, ArgMatches, Command};
 use kld_core::Result;
 use kld_core::tool::Context;
 use kld_ebpf::events::histogram::{MILLISECONDS, NANOSECONDS};
-use kld_ebpf::events::table::{Tally, Total};
+use kld_ebpf::events::table::Tally;
 use kld_ebpf::{Summary, Table, monotonic};
 use serde_json::{Map, Value};
 
@@ -93,11 +93,11 @@ pub fn rows() -> Arg {
 }
 
 /// The totals with the greatest first, no more than are wanted.
-pub fn greatest<'a, K: Ord>(
-    rows: &'a BTreeMap<K, Total>,
+pub fn greatest<'a, K: Ord, V>(
+    rows: &'a BTreeMap<K, V>,
     view: &View,
-    by: impl Fn(&Total) -> u64,
-) -> Vec<(&'a K, &'a Total)> {
+    by: impl Fn(&V) -> u64,
+) -> Vec<(&'a K, &'a V)> {
     let mut sorted: Vec<_> = rows.iter().collect();
     sorted.sort_by_key(|(_, total)| Reverse(by(total)));
     sorted.truncate(view.most);
@@ -170,6 +170,7 @@ pub fn run<S: Tables>(
         let now = monotonic();
         let lasted = now - since;
         since = now;
+        view.lasted = Duration::from_nanos(lasted);
         match &pace.prometheus {
             Some(path) => {
                 for (key, value) in &rows {

@@ -1,7 +1,7 @@
 //! What the tools' output has in common: times, names, and text that cannot harm a terminal.
 
 use std::net::SocketAddr;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use kld_core::ui::printable;
 use kld_ebpf::events::Task;
@@ -27,6 +27,8 @@ pub struct View {
     pub reasons: DropReasons,
     /// The most rows of a table.
     pub most: usize,
+    /// How long the interval was that a table is of.
+    pub lasted: Duration,
 }
 
 impl View {
@@ -36,7 +38,15 @@ impl View {
         let since_1970 =
             SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_nanos() as u64);
         let (epoch, cgroups) = (since_1970.saturating_sub(began), owners.then(Cgroups::look));
-        View { flags, began, epoch, cgroups, reasons: DropReasons::default(), most: usize::MAX }
+        View {
+            flags,
+            began,
+            epoch,
+            cgroups,
+            reasons: DropReasons::default(),
+            most: usize::MAX,
+            lasted: Duration::ZERO,
+        }
     }
 
     /// Whether a flag is set.

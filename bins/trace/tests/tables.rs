@@ -36,6 +36,8 @@ fn what_tables_cannot_mean_is_refused_before_anything_is_loaded() {
         ),
         ("runqlen", &["-O", "--log2"], "error: the argument '--runqocc' cannot be used with '--log2'"),
         ("tcprtt", &["-p", "1"], "error: unexpected argument '-p' found"),
+        ("tcptop", &["-4", "-6"], "error: the argument '--ipv4' cannot be used with '--ipv6'"),
+        ("tcptop", &["-p", "0"], "error: invalid value '0'"),
         ("tcprtt", &["--lport", "70000"], "error: invalid value '70000'"),
     ] {
         let mut command: Command = tool::command(&tools.path(tool));
@@ -118,6 +120,24 @@ fn every_table_has_its_heading_its_json_and_its_metrics() {
         ("softirqs", "SOFTIRQ                    TOTAL_usecs", "handlers", "kld_softirqs_total counter"),
         ("syscount", "SYSCALL                   COUNT", "calls", "kld_syscalls_total counter"),
         ("tcprtt", TIMES, "distributions", "kld_tcp_rtt_seconds histogram"),
+        (
+            "tcptop",
+            "PID     COMM         LADDR                 RADDR                  RX_KB  TX_KB",
+            "connections",
+            "kld_tcp_sent_bytes_total counter",
+        ),
+        (
+            "filetop",
+            "TID     COMM             READS  WRITES R_Kb    W_Kb    T FILE",
+            "files",
+            "kld_file_written_bytes_total counter",
+        ),
+        (
+            "vfsstat",
+            "  READ/s  WRITE/s  FSYNC/s   OPEN/s CREATE/s UNLINK/s  MKDIR/s  RMDIR/s",
+            "operations",
+            "kld_vfs_operations_total counter",
+        ),
     ] {
         let text = run_beside_work(&tools, name, &["-d", "0.4"]);
         assert!(text.lines().any(|line| line == heading), "{name}: {text}");

@@ -65,10 +65,11 @@ fn after_its_time_a_signal_or_a_kill_nothing_is_left() {
     if cannot_trace() {
         return;
     }
-    // One that tells events, one that keeps a table, and one on the control groups; what there is on this host is no
+    // One that tells events, one that keeps a table, one on a program's function, and one on the control groups; what there is on this host is no
     // matter to it.
     nothing_is_left("opensnoop", &["-c", "nobody-has-this"]);
     nothing_is_left("runqlat", &["-c", "nobody-has-this"]);
+    nothing_is_left("bashreadline", &["-c", "nobody-has-this"]);
     nothing_is_left("wg-leaks", &["--allow", "from=0.0.0.0/0", "--allow", "from=::/0"]);
 }
 

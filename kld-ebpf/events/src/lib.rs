@@ -7,7 +7,9 @@ pub mod block;
 pub mod file;
 pub mod filter;
 pub mod flow;
+pub mod guest;
 pub mod histogram;
+pub mod io;
 pub mod irq;
 pub mod memory;
 pub mod process;
@@ -16,6 +18,8 @@ pub mod socket;
 pub mod stack;
 pub mod table;
 pub mod tcp;
+pub mod user;
+pub mod zfs;
 
 /// The most bytes of a task's name that the kernel keeps, its NUL included.
 pub const COMM: usize = 16;

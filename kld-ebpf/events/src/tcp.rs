@@ -1,6 +1,7 @@
 //! Events of TCP connections.
 
-use crate::{Plain, Task};
+use crate::table::Tally;
+use crate::{COMM, Plain, Task};
 
 /// The switch for the beginnings of outgoing connections only.
 pub const CONNECTS: u32 = 1;
@@ -14,7 +15,7 @@ pub const PROBES: u32 = 8;
 
 /// The two ends of a connection.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Flow {
     /// The local address; of one of version 4 the first four bytes.
     pub local: [u8; 16],
@@ -111,3 +112,46 @@ pub struct Address {
 
 // SAFETY: repr(C), integers only, no gap between them.
 unsafe impl Plain for Address {}
+
+/// A process's connection.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Of {
+    /// The process.
+    pub pid: u64,
+    /// The ends; they bear no state.
+    pub flow: Flow,
+    /// The name of the thread.
+    pub comm: [u8; COMM],
+}
+
+/// What a connection has carried.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// How often something was sent or received.
+    pub count: u64,
+    /// Bytes that were sent.
+    pub sent: u64,
+    /// Bytes that were received.
+    pub received: u64,
+}
+
+impl Tally for Traffic {
+    const ZERO: &'static Traffic = &Traffic { count: 0, sent: 0, received: 0 };
+
+    fn merge(&mut self, other: &Traffic) {
+        self.count += other.count;
+        self.sent += other.sent;
+        self.received += other.received;
+    }
+
+    fn count(&self) -> u64 {
+        self.count
+    }
+}
+
+// SAFETY: repr(C), integers only, no gap between them.
+unsafe impl Plain for Of {}
+// SAFETY: as above.
+unsafe impl Plain for Traffic {}

@@ -3,6 +3,8 @@
 
 pub mod cgroup;
 pub mod current;
+pub mod file;
+pub mod function;
 pub mod output;
 pub mod packet;
 pub mod read;

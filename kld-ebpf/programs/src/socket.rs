@@ -1,21 +1,14 @@
 //! Sockets: that behind a descriptor, what they are set to, and whose they are.
 
-use aya_ebpf::helpers::bpf_probe_read_kernel;
 use kld_ebpf_events::Task;
 use kld_ebpf_events::filter::{BY_CGROUP, BY_UID};
 use kld_ebpf_events::socket::{FREEBIND, IPV4, IPV6, NO_PORT, REUSE_ADDRESS, REUSE_PORT, TRANSPARENT};
 
 use crate::cgroup::{above, id};
 use crate::current::{filter, switches, task};
+use crate::file;
 use crate::read::{Known, bit, field, known};
-use crate::task::current;
 
-#[unsafe(no_mangle)]
-static TASK_FILES: Known = known();
-#[unsafe(no_mangle)]
-static FILES_TABLE: Known = known();
-#[unsafe(no_mangle)]
-static TABLE_FILES: Known = known();
 #[unsafe(no_mangle)]
 static FILE_PRIVATE: Known = known();
 #[unsafe(no_mangle)]
@@ -55,12 +48,7 @@ const NEW_SYN_RECV: u16 = 12;
 /// The socket behind a descriptor of the task that runs, which must be a socket's.
 #[inline(always)]
 pub fn of_descriptor(fd: u32) -> *const u8 {
-    let files: *const u8 = field(current(), &TASK_FILES);
-    let table: *const u8 = field(files, &FILES_TABLE);
-    let all: *const *const u8 = field(table, &TABLE_FILES);
-    // SAFETY: the helper checks the address.
-    let file = unsafe { bpf_probe_read_kernel(all.wrapping_add(fd as usize)) }.unwrap_or(core::ptr::null());
-    field(field(file, &FILE_PRIVATE), &SOCKET_SOCK)
+    field(field(file::of_descriptor(fd), &FILE_PRIVATE), &SOCKET_SOCK)
 }
 
 /// Whether a family of addresses is one of the two of the internet, and wanted.

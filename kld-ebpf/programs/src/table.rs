@@ -20,13 +20,20 @@ static INTERVAL: Array<u64> = Array::with_max_entries(1, 0);
 /// This processor's value for a key. Where the table is full, that is counted as lost.
 #[inline(always)]
 pub fn value<K: Plain, V: Tally>(table: &Table<K, V>, key: K) -> Option<*mut V> {
-    let key = Keyed::new(*INTERVAL.get(0)?, key);
-    if let Some(value) = table.get_ptr_mut(&key) {
+    value_of(table, &mut Keyed::new(0, key))
+}
+
+/// The same for a key that is too large for the stack; its interval is written here.
+#[inline(always)]
+pub fn value_of<K: Plain, V: Tally>(table: &Table<K, V>, key: &mut Keyed<K>) -> Option<*mut V> {
+    key.interval = *INTERVAL.get(0)?;
+    let key = &*key;
+    if let Some(value) = table.get_ptr_mut(key) {
         return Some(value);
     }
     // Another processor may have been first.
-    let _ = table.insert(&key, V::ZERO, u64::from(BPF_NOEXIST));
-    let value = table.get_ptr_mut(&key);
+    let _ = table.insert(key, V::ZERO, u64::from(BPF_NOEXIST));
+    let value = table.get_ptr_mut(key);
     if value.is_none() {
         lose();
     }

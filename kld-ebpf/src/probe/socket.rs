@@ -89,13 +89,17 @@ const CALLS: &[Known] = &[
     Known::call("SYS_ACCEPT", libc::SYS_accept),
     Known::call("SYS_ACCEPT4", libc::SYS_accept4),
 ];
-const KNOWN: &[&[Known]] = &[REGISTERS, CALLS, SOCKET, CALLED_ON];
+const KNOWN: &[&[Known]] = &[REGISTERS, CALLS, SOCKET, DESCRIPTOR, CALLED_ON];
 
-/// How a program comes from a descriptor to the socket behind it, and what that is set to.
-pub const CALLED_ON: &[Known] = &[
+/// How a program comes from a descriptor to the file behind it.
+pub const DESCRIPTOR: &[Known] = &[
     Known::field("TASK_FILES", &["task_struct.files"]),
     Known::field("FILES_TABLE", &["files_struct.fdt"]),
     Known::field("TABLE_FILES", &["fdtable.fd"]),
+];
+
+/// How a program comes from the file behind a descriptor to the socket, and what that is set to.
+pub const CALLED_ON: &[Known] = &[
     Known::field("FILE_PRIVATE", &["file.private_data"]),
     Known::field("SOCKET_SOCK", &["socket.sk"]),
     Known::field("SOCK_TYPE", &["sock.sk_type"]),

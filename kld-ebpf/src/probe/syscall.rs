@@ -36,6 +36,10 @@ pub(super) mod old {
     pub(crate) const CREAT: Option<i64> = Some(libc::SYS_creat);
     pub(crate) const STAT: Option<i64> = Some(libc::SYS_stat);
     pub(crate) const LSTAT: Option<i64> = Some(libc::SYS_lstat);
+    pub(crate) const RMDIR: Option<i64> = Some(libc::SYS_rmdir);
+    pub(crate) const MKDIR: Option<i64> = Some(libc::SYS_mkdir);
+    pub(crate) const UNLINK: Option<i64> = Some(libc::SYS_unlink);
+    pub(crate) const MKNOD: Option<i64> = Some(libc::SYS_mknod);
 }
 
 /// System calls that older processors have, and newer ones have not.
@@ -45,4 +49,8 @@ pub(super) mod old {
     pub(crate) const CREAT: Option<i64> = None;
     pub(crate) const STAT: Option<i64> = None;
     pub(crate) const LSTAT: Option<i64> = None;
+    pub(crate) const RMDIR: Option<i64> = None;
+    pub(crate) const MKDIR: Option<i64> = None;
+    pub(crate) const UNLINK: Option<i64> = None;
+    pub(crate) const MKNOD: Option<i64> = None;
 }

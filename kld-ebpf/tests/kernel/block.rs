@@ -21,15 +21,15 @@ const LOOP_CTL_GET_FREE: u64 = 0x4c82;
 const SIZE: u64 = 16 << 20;
 
 /// A loop device upon a file of our own. It is gone when this is dropped.
-struct Disk {
-    name: String,
+pub struct Disk {
+    pub name: String,
     device: File,
     _file: File,
 }
 
 impl Disk {
     /// `None` where nothing can be traced, or there are no loop devices.
-    fn new() -> Option<Disk> {
+    pub fn new() -> Option<Disk> {
         if cannot_trace() {
             return None;
         }

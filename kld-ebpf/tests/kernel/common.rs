@@ -37,6 +37,11 @@ impl Generator {
     /// The same, with a descriptor of the test's own. It has no others: else it would be the last to close the sockets
     /// of tests that run beside this one.
     pub fn with(own: i32, deed: impl FnOnce()) -> Generator {
+        Self::keeping(&[own], deed)
+    }
+
+    /// The same, with several descriptors of the test's own.
+    pub fn keeping(own: &[i32], deed: impl FnOnce()) -> Generator {
         let (word, mut heard) = UnixStream::pair().unwrap();
         // SAFETY: the child makes system calls only, and ends without returning.
         match unsafe { fork() }.unwrap() {
@@ -104,16 +109,17 @@ pub fn part() -> u64 {
 /// that is no fault.
 pub fn start<P: Probe>(filter: &Filter) -> Tracer<P> {
     println!("probe: {}", P::NAME);
-    Tracer::start(filter).unwrap_or_else(|error| refused(&error))
+    Tracer::start(filter).unwrap_or_else(|error| lacks(&error))
 }
 
 /// The same of a probe that keeps a table.
 pub fn start_table<S: Summary>(filter: &Filter) -> Table<S> {
     println!("probe: {}", S::NAME);
-    Table::start(filter).unwrap_or_else(|error| refused(&error))
+    Table::start(filter).unwrap_or_else(|error| lacks(&error))
 }
 
-fn refused(error: &kld_core::Error) -> ! {
+/// Tells why a probe does not start, and fails.
+fn lacks(error: &kld_core::Error) -> ! {
     let advice = error.hint().map(|hint| format!("; {hint}")).unwrap_or_default();
     if error.to_string().contains("this kernel has no ") {
         println!("lacks: {error}{advice}");
@@ -121,13 +127,21 @@ fn refused(error: &kld_core::Error) -> ! {
     panic!("{error}{advice}")
 }
 
-/// Closes every descriptor but two and the three that every process has.
-fn close_all_but(one: i32, other: i32) {
-    let (first, last) = (one.min(other).max(2) as u32, one.max(other) as u32);
-    for (from, to) in [(3, first - 1), (first + 1, last - 1), (last + 1, u32::MAX)] {
-        if from <= to {
+/// Closes every descriptor but these and the three that every process has.
+fn close_all_but(own: &[i32], other: i32) {
+    // In their order, without a list: nothing is allocated here.
+    let next = |after: i32| own.iter().copied().chain([other]).filter(|fd| *fd > after).min();
+    let mut after = 2;
+    loop {
+        let kept = next(after);
+        let (first, last) = (after as u32 + 1, kept.map_or(u32::MAX, |kept| kept as u32 - 1));
+        if first <= last {
             // SAFETY: nobody in this process uses what is closed.
-            unsafe { libc::syscall(libc::SYS_close_range, from, to, 0) };
+            unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
+        }
+        match kept {
+            Some(kept) => after = kept,
+            None => return,
         }
     }
 }

@@ -3,10 +3,13 @@
 #![allow(clippy::print_stdout, reason = "and what it is about")]
 
 mod block;
+mod cache;
 mod common;
 mod count;
 mod file;
 mod lock;
+mod guest;
+mod io;
 mod loss;
 mod memory;
 mod open;
@@ -17,3 +20,5 @@ mod socket;
 mod stack;
 mod stream;
 mod tcp;
+mod user;
+mod zfs;

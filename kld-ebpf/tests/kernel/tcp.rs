@@ -1,13 +1,14 @@
 //! Connections over loopback by generators of ours.
 
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
 use kld_ebpf::Filter;
-use kld_ebpf::probe::{TcpConnect, TcpLife, TcpState};
+use kld_ebpf::events::text;
+use kld_ebpf::probe::{TcpConnect, TcpLife, TcpState, TcpTop};
 
-use crate::common::{Generator, cannot_trace, trace};
+use crate::common::{Generator, cannot_trace, tally, trace};
 
 const SENT: usize = 5000;
 const ANSWER: usize = 20_000;
@@ -145,4 +146,76 @@ fn every_state_of_a_connection_is_told_in_order() {
     assert_eq!((states.as_slice(), counts.lost), (wanted.as_slice(), 0));
     assert!(events.iter().all(|event| event.socket == events[0].socket));
     assert!(events[0].lasted.is_zero() && events[1..].iter().all(|event| !event.lasted.is_zero()));
+}
+
+#[test]
+fn bytes_are_counted_by_process_and_connection() {
+    if cannot_trace() {
+        return;
+    }
+    let own = std::fs::read_to_string("/proc/thread-self/comm").unwrap();
+    for family in both_families() {
+        let (address, served) = server(family, 20);
+        let generator = Generator::new(move || (0..20).for_each(|_| client(address)));
+        let (pid, filter) = (generator.pid, Filter::pid(generator.pid));
+        let (table, ()) = tally::<TcpTop, _>(generator, &filter, |_| ());
+        served.join().unwrap();
+        assert_eq!(table.len(), 20, "each connection has a port of its own");
+        for (key, traffic) in &table {
+            let (local, remote) = TcpTop::ends(key);
+            assert_eq!((key.pid, text(&key.comm), remote), (pid.into(), own.trim_end(), address));
+            assert_eq!((traffic.sent, traffic.received), (SENT as u64, ANSWER as u64), "to the byte");
+            assert!(local.ip() == address.ip() && local.port() != 0);
+        }
+    }
+}
+
+#[test]
+fn what_is_looked_at_and_left_is_not_received_and_datagrams_are_not_tcp_s() {
+    if cannot_trace() {
+        return;
+    }
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let address = listener.local_addr().unwrap();
+    let served = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        stream.write_all(&[0; 1000]).unwrap();
+        let _ = stream.read_to_end(&mut Vec::new());
+    });
+    let generator = Generator::new(move || {
+        let Ok(mut stream) = TcpStream::connect(address) else { return };
+        let mut room = [0; 1000];
+        let _ = stream.peek(&mut room);
+        let _ = stream.read_exact(&mut room);
+        if let Ok(socket) = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)) {
+            let _ = socket.send_to(&room, address);
+        }
+    });
+    let filter = Filter::pid(generator.pid);
+    let (table, ()) = tally::<TcpTop, _>(generator, &filter, |_| ());
+    served.join().unwrap();
+    let told: Vec<_> = table.values().map(|traffic| (traffic.sent, traffic.received)).collect();
+    assert_eq!(told, [(0, 1000)]);
+}
+
+#[test]
+fn only_the_wanted_version_and_the_wanted_user_s_bytes_are_counted() {
+    if cannot_trace() {
+        return;
+    }
+    let count = |filter: &dyn Fn(u32) -> Filter| -> usize {
+        let counts = both_families().map(|family| {
+            let (address, served) = server(family, 1);
+            let generator = Generator::new(move || client(address));
+            let filter = filter(generator.pid);
+            let (table, ()) = tally::<TcpTop, _>(generator, &filter, |_| ());
+            served.join().unwrap();
+            table.len()
+        });
+        counts.iter().sum()
+    };
+    assert_eq!(count(&Filter::pid), 2);
+    assert_eq!(count(&|pid| Filter { switches: TcpTop::IPV4, ..Filter::pid(pid) }), 1);
+    assert_eq!(count(&|pid| Filter { switches: TcpTop::IPV6, ..Filter::pid(pid) }), 1);
+    assert_eq!(count(&|pid| Filter { uid: Some(4711), ..Filter::pid(pid) }), 0);
 }

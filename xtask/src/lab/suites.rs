@@ -43,6 +43,8 @@ const SUITES: &[Suite] = &[
     long("kld-cli-tests", "refusals"),
     long("kld-cli-tests", "faults"),
     long("kld-bin-trace", "wg_leaks"),
+    // What only a lab has: guests of KVM and files on ZFS.
+    Suite { arguments: &["guest::", "zfs::"], ..long("kld-ebpf", "kernel") },
     long("kld-machine-tests", "hook"),
     long("kld-machine-tests", "tour"),
     long("kld-machine-tests", "at_once"),
