@@ -17,6 +17,7 @@ mod expose;
 mod hardirqs;
 mod histogram;
 mod http;
+mod impossible;
 mod irq;
 mod killsnoop;
 mod mountsnoop;
@@ -51,6 +52,7 @@ mod threadsnoop;
 mod view;
 mod wakeuptime;
 mod wg_leaks;
+mod why_slow;
 
 use std::process::ExitCode;
 
@@ -94,6 +96,7 @@ const TOOLS: &[Tool] = &[
     solisten::TOOL,
     oomkill::TOOL,
     drsnoop::TOOL,
+    why_slow::TOOL,
     wg_leaks::TOOL,
 ];
 
