@@ -81,9 +81,9 @@ impl Watch {
         self.probes.run_queue.as_mut().map(Table::take).transpose()?;
         self.probes.latency.as_mut().map(Table::take).transpose()?;
         self.probes.users.as_mut().map(Table::take).transpose()?;
-        self.seen.forget();
         self.before = Host::look();
         self.began = monotonic();
+        self.seen.begin(self.began);
         Ok(())
     }
 

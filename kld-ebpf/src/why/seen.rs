@@ -31,6 +31,10 @@ const FIRST_TIMEOUT: u64 = 1_000_000_000;
 #[derive(Debug, Default)]
 pub struct Seen {
     hierarchy: Option<Hierarchy>,
+    /// When the watch began, by the monotonic clock.
+    began: u64,
+    /// What long waits had lasted before it did, in seconds.
+    before: f64,
     group_of: HashMap<u32, Option<String>>,
     waiters: Times,
     runners: Times,
@@ -48,13 +52,16 @@ impl Seen {
         Seen { hierarchy, ..Seen::default() }
     }
 
-    /// From now on, what was seen before does not count.
-    pub fn forget(&mut self) {
-        *self = Seen::nothing(self.hierarchy.take());
+    /// What was seen before this moment does not count.
+    pub fn begin(&mut self, began: u64) {
+        *self = Seen { began, ..Seen::nothing(self.hierarchy.take()) };
     }
 
     pub fn long_wait(&mut self, wait: &RunqSlower) {
-        let seconds = wait.waited.as_secs_f64();
+        // A wait may have begun long before the watch.
+        let within = Duration::from_nanos(wait.before.time.saturating_sub(self.began));
+        let seconds = wait.waited.min(within).as_secs_f64();
+        self.before += wait.waited.as_secs_f64() - seconds;
         self.waiters.add(wait.pid, text(&wait.comm), seconds);
         // The idle task keeps nobody waiting.
         if wait.before.pid != 0 {
@@ -71,7 +78,7 @@ impl Seen {
         let all = merged(table.take()?.values());
         Ok(RunQueue {
             waits: all.count(),
-            waited_s: all.sum as f64 / 1e9,
+            waited_s: (all.sum as f64 / 1e9 - self.before).max(0.0),
             p50_us: all.quantile(500),
             p99_us: all.quantile(990),
             max_us: all.max / 1000,

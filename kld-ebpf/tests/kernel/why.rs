@@ -39,11 +39,13 @@ fn watch(time: Duration) -> Evidence {
 
 /// What is found to be wrong while a generator goes on, the worst first. Where others work on this host too, what is wrong
 /// without the generator is left out, unless it is what the test is about.
-fn wrong(generator: Generator, about: Kind) -> Vec<Finding> {
+fn wrong(generator: Generator, about: Kind) -> (Vec<Finding>, Evidence) {
     let before = if is_alone() { Vec::new() } else { judge(&watch(Duration::from_secs(1))) };
-    let (pid, fault) = (generator.pid, generator.release());
-    std::thread::sleep(Duration::from_millis(200));
-    let evidence = watch(Duration::from_secs(3));
+    let pid = generator.pid;
+    let mut watch = Watch::start().unwrap();
+    let fault = generator.release();
+    watch.wait(Duration::from_secs(3), || false);
+    let evidence = watch.end().unwrap();
     drop(fault);
     let found = judge(&evidence);
     println!("process {pid}: {}", serde_json::to_string(&evidence).unwrap());
@@ -51,7 +53,7 @@ fn wrong(generator: Generator, about: Kind) -> Vec<Finding> {
     assert!(evidence.seconds >= 3.0 && evidence.seconds < 60.0, "{evidence:?}");
     let is_others =
         |finding: &Finding| finding.kind != about && before.iter().any(|one| one.kind == finding.kind);
-    found.into_iter().filter(|finding| !is_others(finding)).collect()
+    (found.into_iter().filter(|finding| !is_others(finding)).collect(), evidence)
 }
 
 /// A name of our own; children end with their parent.
@@ -82,9 +84,11 @@ fn more_busy_threads_than_processors_are_found_and_named() {
         }
         spin();
     });
-    let found = wrong(generator, Kind::Cpu);
+    let (found, evidence) = wrong(generator, Kind::Cpu);
     assert_eq!((found[0].kind, found[0].subject.as_str()), (Kind::Cpu, "kld-hog"));
-    assert!(found[0].score > 0.5, "three of four wait");
+    // A guest's processor may not be run by its host.
+    let ran = (evidence.busy_s / evidence.seconds).min(1.0);
+    assert!(found[0].score > 0.5 * ran, "three of four wait");
 }
 
 /// A disk that takes 30 ms for each request; in `cargo xtask kernels` it is there.
@@ -102,7 +106,7 @@ fn a_slow_disk_is_found_and_named() {
             let fd = unsafe { std::os::fd::FromRawFd::from_raw_fd(fd) };
             read_again_and_again(&fd, 4096);
         });
-        return expect_disk(wrong(generator, Kind::Disk), "nullb0");
+        return expect_disk(&wrong(generator, Kind::Disk).0, "nullb0");
     }
     // Upon a file on a disk that gives its group little: what the loop device asks for is its reader's.
     let Some(disk) = Disk::new() else { return };
@@ -117,7 +121,7 @@ fn a_slow_disk_is_found_and_named() {
         read_again_and_again(&fd, 65536);
     });
     group.take(generator.pid);
-    expect_disk(wrong(generator, Kind::Disk), &disk.name);
+    expect_disk(&wrong(generator, Kind::Disk).0, &disk.name);
 }
 
 fn read_again_and_again(fd: &std::os::fd::OwnedFd, bytes: u64) -> ! {
@@ -126,7 +130,7 @@ fn read_again_and_again(fd: &std::os::fd::OwnedFd, bytes: u64) -> ! {
     }
 }
 
-fn expect_disk(found: Vec<Finding>, name: &str) {
+fn expect_disk(found: &[Finding], name: &str) {
     assert_eq!((found[0].kind, found[0].subject.as_str()), (Kind::Disk, name));
     assert!(found[0].score > 0.5, "somebody waits all the time");
 }
@@ -169,7 +173,7 @@ fn talk_badly(address: SocketAddr) {
 fn a_network_that_loses_packets_is_found_with_the_connection() {
     let Some(_turn) = turn() else { return };
     let address: SocketAddr = (Ipv4Addr::LOCALHOST, 4809).into();
-    let found = wrong(Generator::new(move || talk_badly(address)), Kind::Loss);
+    let (found, _) = wrong(Generator::new(move || talk_badly(address)), Kind::Loss);
     assert_eq!(found[0].kind, Kind::Loss);
     assert!(found[0].evidence.iter().any(|line| line.contains("127.0.0.1:4809")), "{found:?}");
     assert!(found[0].score > 0.3, "it waits for a timeout again and again");
@@ -198,7 +202,7 @@ fn a_working_set_that_its_group_s_memory_cannot_hold_is_found() {
         }
     });
     group.take(generator.pid);
-    let found = wrong(generator, Kind::Memory);
+    let (found, _) = wrong(generator, Kind::Memory);
     assert_eq!(found[0].kind, Kind::Memory);
     assert!(found[0].evidence.iter().any(|line| line.contains("kld-reads")), "{found:?}");
     // In the first version the programs see the second's groups, which are others.
@@ -217,7 +221,7 @@ fn a_control_group_that_is_held_is_found_and_named() {
         spin();
     });
     group.take(generator.pid);
-    let found = wrong(generator, Kind::Throttle);
+    let (found, _) = wrong(generator, Kind::Throttle);
     assert_eq!((found[0].kind, &found[0].subject), (Kind::Throttle, &group.path()));
     assert!(found[0].score > 0.4, "it runs a fifth of the time");
 }

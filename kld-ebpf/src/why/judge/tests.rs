@@ -1,6 +1,8 @@
 use proptest::prelude::*;
 
-use super::super::evidence::{Arc, Drops, Kill, Pressure, Reads, Reclaim};
+use super::super::evidence::{
+    Arc, Connects, Disk, Drops, Kill, Reads, Reclaim, Retransmits, RunQueue, Throttled,
+};
 use super::*;
 
 /// What was recorded on Debian's kernels by the tests of `tests/kernel/why.rs`, which make these faults.

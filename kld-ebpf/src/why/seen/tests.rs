@@ -28,6 +28,21 @@ fn a_segment_that_is_sent_again_was_waited_for_since_it_was_sent_before() {
 }
 
 #[test]
+fn of_a_wait_that_began_before_the_watch_only_the_rest_counts() {
+    let mut seen = Seen::nothing(None);
+    seen.begin(10_000_000_000);
+    let wait = |ended_s: u64, waited_s| {
+        let task =
+            Task { time: ended_s * 1_000_000_000, cgroup: 0, pid: 5, tid: 5, uid: 0, gid: 0, comm: [0; 16] };
+        RunqSlower { pid: 7, tid: 7, comm: [0; 16], waited: Duration::from_secs(waited_s), before: task }
+    };
+    seen.long_wait(&wait(11, 80));
+    seen.long_wait(&wait(14, 2));
+    assert_eq!((seen.waiters.longest()[0].seconds, seen.runners.longest()[0].seconds), (3.0, 3.0));
+    assert_eq!(seen.before, 79.0, "which is in the table's sum, and is taken off");
+}
+
+#[test]
 fn requests_are_awaited_unless_they_are_of_the_background() {
     let (sync, ahead, background) = (1 << 11, 1 << 19, 1 << 20);
     for awaited in [0, ahead, 1 | sync, 2, 9 | sync] {
