@@ -176,9 +176,22 @@ fn find<'a>(tools: &'a [Tool], name: &OsStr) -> Option<&'a Tool> {
     tools.iter().find(|tool| name == tool.name)
 }
 
+/// The command without its hidden flags, which completions would offer.
+fn offered(name: &'static str, command: &Command) -> Command {
+    if !command.get_arguments().any(Arg::is_hide_set) {
+        return command.clone();
+    }
+    let shown = command.get_arguments().filter(|flag| !flag.is_hide_set());
+    Command::new(name)
+        .version(env!("CARGO_PKG_VERSION"))
+        .args(shown.cloned())
+        .groups(command.get_groups().cloned())
+        .subcommands(command.get_subcommands().cloned())
+}
+
 /// The hidden `__generate FOLDER`: writes the man page and the completions of each command, for packagers and for
 /// `cargo xtask generate`.
-pub fn generate(folder: Option<&OsString>, commands: &[(&str, Command)]) -> ExitCode {
+pub fn generate(folder: Option<&OsString>, commands: &[(&'static str, Command)]) -> ExitCode {
     let Some(folder) = folder else {
         return report(&Ui::default(), Err(Error::usage("__generate wants a folder")));
     };
@@ -187,6 +200,7 @@ pub fn generate(folder: Option<&OsString>, commands: &[(&str, Command)]) -> Exit
         crate::fsio::create_dir_all(parent, 0o755).and_then(|()| crate::fsio::replace(&path, bytes, 0o644))
     };
     let all = commands.iter().try_for_each(|(name, command)| {
+        let offered = offered(name, command);
         let mut command = command.clone();
         command.build();
         let mut page = Vec::new();
@@ -200,7 +214,7 @@ pub fn generate(folder: Option<&OsString>, commands: &[(&str, Command)]) -> Exit
             (clap_complete::Shell::Fish, format!("completions/fish/{name}.fish")),
         ] {
             let mut script = Vec::new();
-            clap_complete::generate(shell, &mut command.clone(), *name, &mut script);
+            clap_complete::generate(shell, &mut offered.clone(), *name, &mut script);
             write(Path::new(folder).join(file), &script)?;
         }
         Ok(())

@@ -31,6 +31,7 @@ pub mod symbols;
 pub mod syscalls;
 pub mod table;
 pub mod tracer;
+pub mod why;
 
 #[cfg(feature = "tokio")]
 pub mod stream;

@@ -38,19 +38,32 @@ const PATIENCE: Duration = Duration::from_secs(900);
 const PAGE: &str = "docs/src/kernels.md";
 const HEAD: &str = include_str!("kernels/head.md");
 
-/// Makes what the tests need in a guest: loop devices, control groups that limit memory, and their folder of temporary
-/// files.
+/// What the tests need of a kernel's modules, by their paths: loop devices, a disk that is slow (with what it needs), and
+/// a network that loses packets. A kernel may have them built in.
+const MODULES: [&str; 4] =
+    ["drivers/block/loop", "fs/configfs/configfs", "drivers/block/null_blk/null_blk", "net/sched/sch_netem"];
+
+/// Makes what the tests need in a guest: these modules, control groups, and their folder of temporary files. The slow disk
+/// takes 30 ms for a request.
 const PREPARE: &str = r#"
-for module in /run/modules/loop.ko*; do
-    case $module in
-        *.xz) xzcat "$module" >/run/loop.ko ;;
-        *.ko) cp "$module" /run/loop.ko ;;
-    esac
-done
-[ ! -e /run/loop.ko ] || insmod /run/loop.ko
+load() {
+    for module in /run/modules/"$1".ko*; do
+        case $module in
+            *.xz) xzcat "$module" >"/run/$1.ko" ;;
+            *.ko) cp "$module" "/run/$1.ko" ;;
+        esac
+    done
+    module=/run/$1.ko
+    shift
+    [ ! -e "$module" ] || insmod "$module" "$@"
+}
+load loop
+load configfs
+load null_blk nr_devices=1 irqmode=2 completion_nsec=30000000
+load sch_netem
 mkdir -p /cgroup "$1"
 mount -t cgroup2 none /cgroup
-echo +memory >/cgroup/cgroup.subtree_control
+echo +memory +cpu +io >/cgroup/cgroup.subtree_control
 "#;
 
 /// What a tool does on a kernel.
@@ -107,24 +120,23 @@ fn on_kernel_of(suite: &str, program: &Path, ui: &Ui) -> Result<(String, Found)>
     let image = Image::ensure(&cache, &tree, None, true)?.into_inner();
     let shape = Shape { memory: ByteSize::gib(1), processors: 2, disks: Vec::new(), interfaces: 1 };
     let qemu = Qemu::of(&kld_build::Tree::at(Root::ensure(ui)?.tree()));
-    let environment = if qemu.speed() == Speed::Kvm { &[][..] } else { &["KLD_TRANSLATED=1"] };
+    let mut environment = vec!["env", "KLD_ALONE=1"];
+    if qemu.speed() != Speed::Kvm {
+        environment.push("KLD_TRANSLATED=1");
+    }
     let guest = Design { qemu, image, shape, patience: Design::PATIENCE }.boot(&[])?;
     let agent = guest.agent().limited(PATIENCE);
     bring(&agent, program)?;
     let name = program.file_name().unwrap_or_default().to_string_lossy();
     let release = tree.kernel()?;
     let modules = tree.path("usr/lib/modules").join(&release).join("kernel");
-    let block = std::fs::read_dir(modules.join("drivers/block")).into_iter().flatten().flatten();
-    if let Some(device) =
-        block.map(|entry| entry.path()).find(|path| path.file_prefix() == Some("loop".as_ref()))
-    {
-        agent.copy_in(&device, "/run/modules")?;
+    for module in MODULES.iter().filter_map(|module| file_of(&modules.join(module))) {
+        agent.copy_in(&module, "/run/modules")?;
     }
     let temporary = shell::workspace().join("target/tmp").display().to_string();
     agent.ask(&["sh", "-ec", PREPARE, "prepare", &temporary])?;
     let program = format!("/run/{name}");
-    let ran =
-        agent.run(&[&["env"], environment, &[&program, "--test-threads=1", "--show-output"]].concat())?;
+    let ran = agent.run(&[&environment[..], &[&program, "--test-threads=1", "--show-output"]].concat())?;
     let said = String::from_utf8_lossy(&ran.stdout);
     let found = outcomes(&said);
     if found.is_empty() || found.values().any(|outcome| matches!(outcome, Outcome::Fails(_))) {
@@ -132,6 +144,12 @@ fn on_kernel_of(suite: &str, program: &Path, ui: &Ui) -> Result<(String, Found)>
         ui.note(String::from_utf8_lossy(&ran.stderr));
     }
     Ok((version(&release), found))
+}
+
+/// The file of a module, packed or not: `loop.ko`, `loop.ko.xz`.
+fn file_of(module: &Path) -> Option<PathBuf> {
+    let entries = std::fs::read_dir(module.parent()?).ok()?.flatten();
+    entries.map(|entry| entry.path()).find(|path| path.file_prefix() == module.file_name())
 }
 
 /// A release's kernel, or that of its backports, and the little that a guest needs beside it.

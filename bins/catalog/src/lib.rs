@@ -100,6 +100,7 @@ pub const TRACE: Family = Family {
         entry("solisten", "Show which sockets begin to listen, where, and for whom"),
         entry("oomkill", "Show which processes are killed for want of memory, and who asked for it"),
         entry("drsnoop", "Show which tasks must free memory before they get some, and for how long"),
+        entry("why-slow", "Say why this host is slow, the worst first, with what shows it"),
         entry("wg-leaks", "Find flows and listeners outside the WireGuard tunnels, with their processes"),
     ],
 };

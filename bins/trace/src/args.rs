@@ -9,6 +9,8 @@ use kld_ebpf::Filter;
 use kld_ebpf::events::socket;
 use kld_ebpf::names::Cgroups;
 
+use crate::impossible::OF_PACKETS;
+
 /// What everybody may ask of a tool.
 #[derive(Debug, Clone)]
 pub struct Wanted {
@@ -35,7 +37,7 @@ pub fn common(command: Command) -> Command {
 /// The command of a tool whose events are of sockets: who runs when they happen is a matter of chance, but the socket
 /// has a user and a control group.
 pub fn common_of_sockets(command: Command) -> Command {
-    whose_sockets(until(command))
+    OF_PACKETS.of(whose_sockets(until(command)))
 }
 
 /// The flags for one version of the addresses.

@@ -15,12 +15,15 @@ mod disk;
 mod drsnoop;
 mod execsnoop;
 mod exitsnoop;
+mod expose;
 mod file;
 mod fileslower;
 mod filetop;
 mod gethostlatency;
 mod hardirqs;
 mod histogram;
+mod http;
+mod impossible;
 mod irq;
 mod killsnoop;
 mod klockstat;
@@ -60,6 +63,7 @@ mod vfsstat;
 mod view;
 mod wakeuptime;
 mod wg_leaks;
+mod why_slow;
 mod zfsdist;
 mod zfsslower;
 
@@ -116,6 +120,7 @@ const TOOLS: &[Tool] = &[
     solisten::TOOL,
     oomkill::TOOL,
     drsnoop::TOOL,
+    why_slow::TOOL,
     wg_leaks::TOOL,
 ];
 

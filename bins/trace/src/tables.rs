@@ -2,6 +2,7 @@
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -14,6 +15,7 @@ use kld_ebpf::{Summary, Table, monotonic};
 use serde_json::{Map, Value};
 
 use crate::args::{self, Wanted};
+use crate::expose::Exposed;
 use crate::prometheus::{self, Metric};
 use crate::stats;
 use crate::stop::{self, LOOK};
@@ -37,6 +39,8 @@ pub trait Tables: Summary {
 
 /// Without an interval Prometheus's file is written this often.
 const PROMETHEUS: Duration = Duration::from_secs(15);
+/// So often what is served over HTTP is renewed.
+const SERVED: Duration = Duration::from_secs(5);
 
 /// The command with the flags that every tool with a table has.
 pub fn common(command: Command) -> Command {
@@ -60,6 +64,14 @@ pub fn of_all(command: Command) -> Command {
             .value_parser(clap::value_parser!(PathBuf))
             .help(
                 "Print nothing: write all that was counted into this file after each interval, or every 15 s",
+            ),
+        Arg::new("listen")
+            .long("listen")
+            .value_name("ADDRESS:PORT")
+            .value_parser(clap::value_parser!(SocketAddr))
+            .help(
+                "Print nothing: serve all that was counted to Prometheus, at /metrics, renewed after each interval, or \
+                 every 5 s; on the loopback or a WireGuard interface's address",
             ),
     ])
 }
@@ -104,23 +116,22 @@ pub fn greatest<'a, K: Ord, V>(
     sorted
 }
 
-/// When a table is taken, and where it goes.
+/// When a table is taken.
 struct Pace {
     interval: Option<Duration>,
     count: u64,
     end: Option<Instant>,
-    prometheus: Option<PathBuf>,
 }
 
 impl Pace {
     fn of(matches: &ArgMatches, wanted: &Wanted, default: Option<Duration>) -> Pace {
-        let prometheus = matches.get_one::<PathBuf>("prometheus").cloned();
         let given = matches.get_one::<Duration>("interval").copied();
+        let served = matches.contains_id("listen").then_some(SERVED);
+        let written = matches.contains_id("prometheus").then_some(PROMETHEUS);
         Pace {
-            interval: given.or(prometheus.is_some().then_some(PROMETHEUS)).or(default),
+            interval: given.or(served).or(written).or(default),
             count: matches.get_one::<u64>("count").copied().unwrap_or(u64::MAX),
             end: wanted.duration.map(|duration| Instant::now() + duration),
-            prometheus,
         }
     }
 
@@ -141,6 +152,34 @@ impl Pace {
     }
 }
 
+/// Where metrics go, where they are wanted.
+struct Outlets {
+    file: Option<PathBuf>,
+    served: Option<Exposed>,
+}
+
+impl Outlets {
+    fn of(context: &Context, matches: &ArgMatches) -> Result<Outlets> {
+        let served = matches.get_one::<SocketAddr>("listen").map(|address| Exposed::listen(*address));
+        let served = served.transpose()?.map(|(exposed, address)| {
+            context.ui.note(format!("metrics are at http://{address}/metrics"));
+            exposed
+        });
+        Ok(Outlets { file: matches.get_one("prometheus").cloned(), served })
+    }
+
+    fn are_none(&self) -> bool {
+        self.file.is_none() && self.served.is_none()
+    }
+
+    fn tell(&self, metrics: &[Metric]) -> Result<()> {
+        if let Some(served) = &self.served {
+            served.tell(prometheus::text(metrics));
+        }
+        self.file.as_deref().map_or(Ok(()), |path| prometheus::write(path, metrics))
+    }
+}
+
 /// Runs a probe until its time, its count or a signal ends it, and prints its table after each interval.
 pub fn run<S: Tables>(
     context: &Context,
@@ -151,6 +190,7 @@ pub fn run<S: Tables>(
     stop::on_signals();
     let mut view = View::new(flags, false);
     view.most = matches.try_get_one("rows").ok().flatten().copied().unwrap_or(usize::MAX);
+    let outlets = Outlets::of(context, matches)?;
     let mut table = Table::<S>::start(&wanted.filter)?;
     if wanted.stats {
         table.measure()?;
@@ -161,6 +201,9 @@ pub fn run<S: Tables>(
     }
     let began = Instant::now();
     let (mut since, mut number, mut all) = (monotonic(), 1, Rows::<S>::new());
+    if let Some(served) = &outlets.served {
+        served.tell(prometheus::text(&S::metrics(&all, &view)));
+    }
     loop {
         let goes_on = pace.wait(began, number);
         if !goes_on {
@@ -171,21 +214,21 @@ pub fn run<S: Tables>(
         let lasted = now - since;
         since = now;
         view.lasted = Duration::from_nanos(lasted);
-        match &pace.prometheus {
-            Some(path) => {
+        match outlets.are_none() {
+            false => {
                 for (key, value) in &rows {
                     all.entry(*key).or_insert(*S::Value::ZERO).merge(value);
                 }
-                prometheus::write(path, &S::metrics(&all, &view))?;
+                outlets.tell(&S::metrics(&all, &view))?;
             }
-            None if context.ui.json => {
+            true if context.ui.json => {
                 let mut object = Map::new();
                 object.insert("time_ns".into(), view.wall(now).into());
                 object.insert("interval_s".into(), (lasted as f64 / 1e9).into());
                 object.extend(S::json(&rows, &view));
                 context.ui.line(Value::Object(object))?;
             }
-            None => {
+            true => {
                 let time = match view.has("timestamp") {
                     true => format!("{}\n", view.time_of_day(now)),
                     false => String::new(),

@@ -8,6 +8,7 @@ use kld_ebpf::probe::{DropReasons, TcpDrop};
 use serde_json::{Map, Value};
 
 use crate::args::{common_of_sockets, families, family_switches, flag, wanted};
+use crate::impossible::OF_PACKETS;
 use crate::stream::{Lines, run as stream, set_flags};
 use crate::view::{Extra, View, version};
 
@@ -28,6 +29,7 @@ fn command() -> Command {
 }
 
 fn run(context: &Context, matches: &ArgMatches) -> Result<()> {
+    OF_PACKETS.refuse(matches)?;
     let mut wanted = wanted(matches)?;
     wanted.filter.switches |= family_switches(matches);
     stream::<TcpDrop>(context, &wanted, set_flags(matches, &["owner"]))

@@ -7,6 +7,7 @@ use kld_ebpf::probe::TcpRetransmit;
 use serde_json::{Map, Value};
 
 use crate::args::{common_of_sockets, families, family_switches, flag, wanted};
+use crate::impossible::OF_PACKETS;
 use crate::stream::{Lines, run as stream, set_flags};
 use crate::view::{Extra, View, flow, version};
 
@@ -30,6 +31,7 @@ fn command() -> Command {
 }
 
 fn run(context: &Context, matches: &ArgMatches) -> Result<()> {
+    OF_PACKETS.refuse(matches)?;
     let mut wanted = wanted(matches)?;
     let flags = set_flags(matches, &["sequence", "lossprobe", "owner"]);
     wanted.filter.switches |= family_switches(matches);

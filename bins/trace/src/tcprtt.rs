@@ -8,6 +8,7 @@ use kld_ebpf::probe::TcpRtt;
 
 use crate::args::{flag, wanted};
 use crate::histogram::{Distribution, Labels};
+use crate::impossible::OF_ROUND_TRIPS;
 use crate::stream::set_flags;
 use crate::tables::{self, of_all, times};
 use crate::view::View;
@@ -20,7 +21,8 @@ fn command() -> Command {
     let port = |name: &'static str, help: &'static str| {
         Arg::new(name).long(name).value_name("PORT").value_parser(clap::value_parser!(u16)).help(help)
     };
-    of_all(Command::new("tcprtt"))
+    OF_ROUND_TRIPS
+        .of(of_all(Command::new("tcprtt")))
         .args(times())
         .args([
             flag("byladdr", 'b', "A distribution for each local address").conflicts_with("byraddr"),
@@ -36,6 +38,7 @@ fn command() -> Command {
 }
 
 fn run(context: &Context, matches: &ArgMatches) -> Result<()> {
+    OF_ROUND_TRIPS.refuse(matches)?;
     let flags = set_flags(matches, FLAGS);
     let mut wanted = wanted(matches)?;
     let own = [("byladdr", TcpRtt::BY_LOCAL), ("byraddr", TcpRtt::BY_REMOTE)];

@@ -18,6 +18,7 @@ use kld_ebpf::network::{Socket, interfaces, sockets, wireguard};
 use kld_ebpf::probe::{Flow, Gate, Protocol};
 use kld_ebpf::{Filter, Tracer};
 
+use crate::impossible::OF_LEAKS;
 use crate::{args, stats, stop};
 use allow::Allowance;
 use judge::{Ground, Subject, Verdict};
@@ -33,7 +34,8 @@ const LOOK: Duration = Duration::from_millis(500);
 const MOST_TOLD: usize = 1 << 17;
 
 fn command() -> Command {
-    Command::new("wg-leaks")
+    OF_LEAKS
+        .of(Command::new("wg-leaks"))
         .args([
             Arg::new("duration")
                 .long("duration")
@@ -80,6 +82,7 @@ fn command() -> Command {
 }
 
 fn run(context: &Context, matches: &ArgMatches) -> Result<()> {
+    OF_LEAKS.refuse(matches)?;
     stop::on_signals();
     let listeners_only = matches.get_flag("listeners-only");
     let duration = match matches.get_flag("follow") {

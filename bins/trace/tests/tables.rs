@@ -35,9 +35,20 @@ fn what_tables_cannot_mean_is_refused_before_anything_is_loaded() {
             "error: the kernel does not permit 4000000000 samples in a second\nhint: ",
         ),
         ("runqlen", &["-O", "--log2"], "error: the argument '--runqocc' cannot be used with '--log2'"),
-        ("tcprtt", &["-p", "1"], "error: unexpected argument '-p' found"),
         ("tcptop", &["-4", "-6"], "error: the argument '--ipv4' cannot be used with '--ipv6'"),
         ("tcptop", &["-p", "0"], "error: invalid value '0'"),
+        ("tcprtt", &["-p", "1"], "error: cannot choose by --pid: packets have no process: "),
+        (
+            "tcprtt",
+            &["--container", "0123"],
+            "error: cannot choose by --container: packets have no process: ",
+        ),
+        ("tcpdrop", &["-p", "1"], "error: cannot choose by --pid: packets have no process: "),
+        ("tcpretrans", &["-c", "a"], "error: cannot choose by --comm: packets have no process: "),
+        ("why-slow", &["-p", "1"], "error: cannot choose by --pid: it is the whole host "),
+        ("wg-leaks", &["-u", "0"], "error: cannot choose by --user: what leaves the host "),
+        ("runqlat", &["--listen", "0.0.0.0:0"], "error: no metrics are told on 0.0.0.0: it is of neither "),
+        ("runqlat", &["--listen", "localhost"], "error: invalid value 'localhost'"),
         ("tcprtt", &["--lport", "70000"], "error: invalid value '70000'"),
     ] {
         let mut command: Command = tool::command(&tools.path(tool));
@@ -162,6 +173,52 @@ fn every_table_has_its_heading_its_json_and_its_metrics() {
         assert!(metrics.contains(&format!("# TYPE {metric}\n")), "{name}: {metrics}");
         assert!(metrics.lines().any(|line| !line.starts_with('#')), "{name}: {metrics}");
     }
+}
+
+/// What a server at an address answers.
+fn ask(address: &str, request: &str) -> String {
+    let mut stream = std::net::TcpStream::connect(address).unwrap();
+    stream.write_all(request.as_bytes()).unwrap();
+    std::io::read_to_string(stream).unwrap()
+}
+
+#[test]
+fn prometheus_is_served_over_the_loopback_while_a_tool_counts() {
+    if cannot_trace() {
+        return;
+    }
+    let tools = Tools::new();
+    let pid = std::process::id().to_string();
+    let mut child =
+        tools.start("syscount", &["0.1", "-p", &pid, "--syscall", "getppid", "--listen", "127.0.0.1:0"]);
+    let mut notes = BufReader::new(child.stderr.take().unwrap()).lines();
+    let said = notes.next().unwrap().unwrap();
+    let url = said.strip_prefix("note: metrics are at http://").unwrap();
+    let address = url.strip_suffix("/metrics").unwrap();
+    let metrics = || ask(address, "GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    let series = "kld_syscalls_total{syscall=\"getppid\"} ";
+    let counted = |answer: &str| -> u64 {
+        let line = answer.lines().find_map(|line| line.strip_prefix(series));
+        line.map_or(0, |number| number.parse().unwrap())
+    };
+    // It may listen a moment before it counts.
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let mut called = 0;
+    while counted(&metrics()) == 0 {
+        assert!(Instant::now() < deadline, "{}", metrics());
+        // SAFETY: it takes nothing.
+        unsafe { libc::syscall(libc::SYS_getppid) };
+        called += 1;
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let answer = metrics();
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+    assert!(answer.contains("# TYPE kld_syscalls_total counter\n") && counted(&answer) <= called, "{answer}");
+    assert!(ask(address, "GET / HTTP/1.0\r\n\r\n").starts_with("HTTP/1.1 404 "));
+    // SAFETY: the child is ours and not yet waited for.
+    unsafe { libc::kill(child.id() as i32, libc::SIGINT) };
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    assert_eq!(std::io::read_to_string(child.stdout.take().unwrap()).unwrap(), "", "nothing is printed");
 }
 
 #[test]

@@ -18,13 +18,13 @@ const LOOP_SET_FD: u64 = 0x4c00;
 const LOOP_CLR_FD: u64 = 0x4c01;
 const LOOP_CTL_GET_FREE: u64 = 0x4c82;
 
-const SIZE: u64 = 16 << 20;
+pub const SIZE: u64 = 16 << 20;
 
 /// A loop device upon a file of our own. It is gone when this is dropped.
 pub struct Disk {
     pub name: String,
     device: File,
-    _file: File,
+    file: File,
 }
 
 impl Disk {
@@ -51,17 +51,29 @@ impl Disk {
             };
             // SAFETY: the command takes a descriptor.
             if unsafe { libc::ioctl(device.as_raw_fd(), LOOP_SET_FD, file.as_raw_fd()) } == 0 {
-                return Some(Disk { name, device, _file: file });
+                return Some(Disk { name, device, file });
             }
         }
         panic!("no loop device is to be had");
     }
 
     /// The device, for requests that go there at once.
-    fn open(&self) -> OwnedFd {
+    pub fn open(&self) -> OwnedFd {
         let path = format!("/dev/{}", self.name);
         let options = OpenOptions::new().read(true).write(true).custom_flags(libc::O_DIRECT).open(path);
         options.unwrap().into()
+    }
+
+    /// Writes all of the file below, and forgets what it holds: what is read then comes from the disk that it is on, whose
+    /// number is returned.
+    pub fn fill(&self) -> String {
+        use std::os::unix::fs::{FileExt, MetadataExt};
+        self.file.write_all_at(&vec![7; SIZE as usize], 0).unwrap();
+        self.file.sync_all().unwrap();
+        // SAFETY: the call takes numbers.
+        unsafe { libc::posix_fadvise(self.file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
+        let device = self.file.metadata().unwrap().dev();
+        format!("{}:{}", libc::major(device), libc::minor(device))
     }
 
     /// How many requests have ended, and the milliseconds that they have taken.
@@ -96,7 +108,7 @@ fn write(fd: &OwnedFd, at: u64, bytes: usize) {
     unsafe { libc::pwrite(fd.as_raw_fd(), ROOM.0.as_ptr().cast(), bytes, at as i64) };
 }
 
-fn read(fd: &OwnedFd, at: u64, bytes: usize) {
+pub fn read(fd: &OwnedFd, at: u64, bytes: usize) {
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
     // SAFETY: fresh pages of that length, which are given back.
     unsafe {

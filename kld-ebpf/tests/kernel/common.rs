@@ -49,6 +49,7 @@ impl Generator {
             ForkResult::Child => {
                 // A test that fails leaves no child behind.
                 let _ = nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL);
+                let _ = nix::unistd::setpgid(Pid::from_raw(0), Pid::from_raw(0));
                 close_all_but(own, heard.as_raw_fd());
                 if heard.read_exact(&mut [0]).is_ok() {
                     deed();
@@ -88,6 +89,12 @@ impl Generator {
         self.go_and_look(|_| ());
     }
 
+    /// Gives the word, and lets it go on until what is returned is dropped. Then it is killed, with what it has forked.
+    pub fn release(mut self) -> Released {
+        self.word.write_all(b"!").unwrap();
+        Released(Pid::from_raw(self.pid as i32))
+    }
+
     /// The same, with a last look at the process before it is gone.
     pub fn go_and_look<T>(mut self, look: impl FnOnce(u32) -> T) -> T {
         self.word.write_all(b"!").unwrap();
@@ -96,6 +103,17 @@ impl Generator {
         let seen = look(self.pid);
         waitpid(pid, None).unwrap();
         seen
+    }
+}
+
+/// A generator that goes on until this is dropped.
+pub struct Released(Pid);
+
+impl Drop for Released {
+    fn drop(&mut self) {
+        // Its group has its number.
+        let _ = nix::sys::signal::killpg(self.0, nix::sys::signal::Signal::SIGKILL);
+        let _ = waitpid(self.0, None);
     }
 }
 

@@ -10,9 +10,9 @@ use kld_ebpf::events::histogram::Histogram;
 use kld_ebpf::events::table::{Tally, Total};
 use kld_ebpf::probe::{HardIrqDist, HardIrqs, SoftIrqDist, SoftIrqs, SysCount, TcpRtt};
 use kld_ebpf::probe::{hard_name, soft_name};
-use kld_ebpf::{Filter, Summary, Table, syscalls};
+use kld_ebpf::{Filter, Summary, syscalls};
 
-use crate::common::{Generator, cannot_trace, tally};
+use crate::common::{Generator, cannot_trace, start_table, tally};
 
 fn number(name: &str) -> u32 {
     syscalls::number(name).unwrap()
@@ -103,7 +103,7 @@ fn beside<S: Summary, T>(
     look: impl Fn() -> T,
 ) -> (std::collections::BTreeMap<S::Key, S::Value>, [T; 4]) {
     let first = look();
-    let mut table = Table::<S>::start(&Filter::all()).unwrap();
+    let mut table = start_table::<S>(&Filter::all());
     let second = look();
     deed();
     let third = look();
@@ -225,7 +225,7 @@ fn round_trips_are_those_that_the_connection_knows() {
             numbers: vec![(TcpRtt::ONLY_REMOTE, port.into())],
             ..Filter::all()
         };
-        let mut table = Table::<TcpRtt>::start(&filter).unwrap();
+        let mut table = start_table::<TcpRtt>(&filter);
         let (_, last) = talk((address, port).into());
         table.detach();
         let rows = table.take().unwrap();
@@ -246,7 +246,7 @@ fn connections_with_other_ports_are_not_counted() {
     }
     for variable in [TcpRtt::ONLY_REMOTE, TcpRtt::ONLY_LOCAL] {
         let filter = Filter { numbers: vec![(variable, 1)], ..Filter::all() };
-        let mut table = Table::<TcpRtt>::start(&filter).unwrap();
+        let mut table = start_table::<TcpRtt>(&filter);
         talk((Ipv4Addr::LOCALHOST, 0).into());
         assert!(table.take().unwrap().is_empty());
     }

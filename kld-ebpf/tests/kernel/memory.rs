@@ -1,45 +1,12 @@
 //! Memory that runs short: in a control group of the test's own, never on the host.
 
-use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use kld_ebpf::Filter;
 use kld_ebpf::probe::{OomKill, Reclaim, Victim};
 
 use crate::common::{Generator, cannot_trace, trace};
-
-/// A control group that may have so much memory; gone with its value.
-struct Group(PathBuf);
-
-impl Group {
-    /// `None`, with the reason told, where none can be made here.
-    fn new(name: &str, bytes: u64) -> Option<Group> {
-        let unified = kld_ebpf::names::cgroup_root();
-        let first = Path::new("/sys/fs/cgroup/memory");
-        let (root, limit) = if first.join("memory.limit_in_bytes").exists() {
-            (first.to_path_buf(), "memory.limit_in_bytes")
-        } else {
-            (unified?, "memory.max")
-        };
-        let group = Group(root.join(format!("kld-{name}-{}", std::process::id())));
-        let made = std::fs::create_dir(&group.0)
-            .and_then(|()| std::fs::write(group.0.join(limit), bytes.to_string()));
-        if let Err(error) = &made {
-            eprintln!("not tested: memory cannot be limited here: {error}");
-        }
-        made.ok().map(|()| group)
-    }
-
-    fn take(&self, pid: u32) {
-        std::fs::write(self.0.join("cgroup.procs"), pid.to_string()).unwrap();
-    }
-}
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir(&self.0);
-    }
-}
+use crate::group::Group;
 
 const LIMIT: u64 = 16 << 20;
 
@@ -48,7 +15,9 @@ fn a_task_at_its_group_s_limit_is_told_with_what_it_had_to_free() {
     if cannot_trace() {
         return;
     }
-    let Some(group) = Group::new("reclaim", LIMIT) else { return };
+    let Some(group) = Group::new("memory", "reclaim").filter(|group| group.limit_memory(LIMIT)) else {
+        return;
+    };
     let file = tempfile::NamedTempFile::new().unwrap();
     if nix::sys::statfs::fstatfs(file.as_file()).unwrap().filesystem_type() == nix::sys::statfs::TMPFS_MAGIC {
         eprintln!("not tested: files in memory are not given up");
@@ -87,8 +56,7 @@ fn a_process_that_is_killed_for_want_of_memory_is_told() {
     if cannot_trace() {
         return;
     }
-    let Some(group) = Group::new("oom", LIMIT) else { return };
-    let _ = std::fs::write(group.0.join("memory.swap.max"), "0");
+    let Some(group) = Group::new("memory", "oom").filter(|group| group.limit_memory(LIMIT)) else { return };
     let generator = Generator::new(|| {
         let length = 4 * LIMIT as usize;
         // SAFETY: new memory of this length, of which each page is written to.

@@ -7,9 +7,9 @@ use std::time::Duration;
 use kld_ebpf::events::histogram::{Histogram, NANOSECONDS, row, slot};
 use kld_ebpf::events::table::Tally;
 use kld_ebpf::probe::{CpuDist, RunqLat, RunqLen, RunqSlower};
-use kld_ebpf::{Filter, Summary, Table};
+use kld_ebpf::{Filter, Summary};
 
-use crate::common::{Generator, cannot_trace, part, tally, trace};
+use crate::common::{Generator, cannot_trace, part, start_table, tally, trace};
 
 /// What the kernel keeps of a process's first thread.
 #[derive(Clone, Copy, Debug)]
@@ -55,14 +55,14 @@ fn turn() -> Option<MutexGuard<'static, ()>> {
 }
 
 /// All that follow run on this processor.
-fn pin(cpu: usize) {
+pub fn pin(cpu: usize) {
     let mut set = nix::sched::CpuSet::new();
     let _ = set.set(cpu);
     let _ = nix::sched::sched_setaffinity(nix::unistd::Pid::from_raw(0), &set);
 }
 
 /// A processor that this process may use.
-fn a_cpu() -> usize {
+pub fn a_cpu() -> usize {
     let set = nix::sched::sched_getaffinity(nix::unistd::Pid::from_raw(0)).unwrap();
     (0..nix::sched::CpuSet::count()).rfind(|cpu| set.is_set(*cpu).unwrap_or(false)).unwrap()
 }
@@ -270,7 +270,7 @@ fn what_is_counted_is_in_one_interval_and_in_no_other() {
     let pid = generator.pid;
     let before = Kept::of_sleeping(pid);
     let filter = Filter { switches: NANOSECONDS | RunqLat::BY_THREAD, ..Filter::pid(pid) };
-    let mut table = Table::<RunqLat>::start(&filter).unwrap();
+    let mut table = start_table::<RunqLat>(&filter);
     let running = std::thread::spawn(move || generator.go_and_look(Kept::of));
     let (mut ours, mut all, mut intervals) = (0, 0, 0);
     loop {
