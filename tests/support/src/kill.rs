@@ -18,7 +18,7 @@ use nix::errno::Errno;
 use nix::libc;
 use nix::sys::ptrace::{self, Options};
 use nix::sys::signal::{Signal, kill};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 /// No program under test takes this long.
@@ -118,13 +118,16 @@ impl Tree {
             | Options::PTRACE_O_EXITKILL;
         ptrace::setoptions(self.root, options).unwrap_or_else(|error| panic!("cannot trace: {error}"));
         self.tracees.insert(self.root);
-        resume(self.root, None);
+        resume(self.root, NONE);
 
         let mut code = None;
-        let any = WaitPidFlag::__WALL | WaitPidFlag::__WNOTHREAD;
         loop {
-            let status = match waitpid(None, Some(any)) {
-                Ok(status) => status,
+            let status = match wait() {
+                Ok(Waited::By(status)) => status,
+                Ok(Waited::Nameless(pid, signal)) => {
+                    resume(pid, signal);
+                    continue;
+                }
                 Err(Errno::EINTR) => continue,
                 Err(Errno::ECHILD) => return code,
                 Err(error) => panic!("cannot wait for the traced program: {error}"),
@@ -148,7 +151,7 @@ impl Tree {
                         Some(name) if !self.killed => self.enter(pid, name, n),
                         _ => {}
                     }
-                    resume(pid, None);
+                    resume(pid, NONE);
                 }
                 WaitStatus::PtraceEvent(pid, _, event) => {
                     let starts =
@@ -159,11 +162,11 @@ impl Tree {
                     {
                         self.fresh.insert(Pid::from_raw(new as i32));
                     }
-                    resume(pid, None);
+                    resume(pid, NONE);
                 }
                 // A new thread or process stops once, for its tracer only.
-                WaitStatus::Stopped(pid, Signal::SIGSTOP) if self.fresh.remove(&pid) => resume(pid, None),
-                WaitStatus::Stopped(pid, signal) => resume(pid, Some(signal)),
+                WaitStatus::Stopped(pid, Signal::SIGSTOP) if self.fresh.remove(&pid) => resume(pid, NONE),
+                WaitStatus::Stopped(pid, signal) => resume(pid, signal as i32),
                 _ => {}
             }
             if self.killed {
@@ -194,10 +197,39 @@ impl Tree {
     }
 }
 
-/// Lets a tracee run to its next system call. One that was killed meanwhile is waited for.
-fn resume(pid: Pid, signal: Option<Signal>) {
-    match ptrace::syscall(pid, signal) {
-        Ok(()) | Err(Errno::ESRCH) => {}
+/// What was waited for.
+enum Waited {
+    By(WaitStatus),
+    /// A signal that nix has no name for stopped a tracee: one for real time, as pthread_cancel(3) sends them.
+    Nameless(Pid, i32),
+}
+
+/// Waits for any tracee of this thread.
+fn wait() -> nix::Result<Waited> {
+    let mut raw = 0;
+    // SAFETY: the status has its place.
+    let pid = Errno::result(unsafe { libc::waitpid(-1, &mut raw, libc::__WALL | libc::__WNOTHREAD) })?;
+    let pid = Pid::from_raw(pid);
+    match WaitStatus::from_raw(pid, raw) {
+        Ok(status) => Ok(Waited::By(status)),
+        Err(_) if libc::WIFSTOPPED(raw) => Ok(Waited::Nameless(pid, libc::WSTOPSIG(raw))),
+        // One that ended it is a signal like others.
+        Err(_) => Ok(Waited::By(WaitStatus::Signaled(pid, Signal::SIGKILL, false))),
+    }
+}
+
+/// No signal.
+const NONE: i32 = 0;
+
+/// Lets a tracee run to its next system call, with a signal. One that was killed meanwhile is waited for.
+fn resume(pid: Pid, signal: i32) {
+    let signal = signal as usize as *mut libc::c_void;
+    // SAFETY: the request reads and writes no memory of this process.
+    let done = unsafe {
+        libc::ptrace(libc::PTRACE_SYSCALL, pid.as_raw(), std::ptr::null_mut::<libc::c_void>(), signal)
+    };
+    match Errno::result(done) {
+        Ok(_) | Err(Errno::ESRCH) => {}
         Err(error) => panic!("cannot go on with the traced program: {error}"),
     }
 }
@@ -328,6 +360,15 @@ mod tests {
             assert!(outcome.calls >= 2, "it opens and fills the file: {outcome:?}");
             assert_eq!(std::fs::read_to_string(folder.path().join("to")).unwrap(), "contents");
         }
+    }
+
+    #[test]
+    fn signals_for_real_time_reach_the_program() {
+        let folder = tempfile::tempdir().unwrap();
+        let outcome = kill_at(shell(folder.path(), "trap 'exit 3' 35; kill -35 $$; exit 4"), None);
+        assert_eq!(outcome.code, Some(3), "{outcome:?}");
+        let outcome = kill_at(shell(folder.path(), "kill -35 $$; exit 4"), None);
+        assert_eq!(outcome.code, None, "{outcome:?}");
     }
 
     #[test]
