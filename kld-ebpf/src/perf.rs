@@ -62,21 +62,39 @@ pub fn attach(target: &Target<'_>, program: BorrowedFd<'_>) -> io::Result<OwnedF
         offset: target.offset,
         ..Attributes::default()
     };
-    let (everybody, first, no_group) = (-1, 0, -1);
-    // SAFETY: the attributes and the name are alive, and a descriptor is made.
-    let probe = unsafe {
-        let fd =
-            libc::syscall(libc::SYS_perf_event_open, &attributes, everybody, first, no_group, CLOSE_ON_EXEC);
-        if fd < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        OwnedFd::from_raw_fd(fd as i32)
-    };
-    for (command, argument) in [(SET_BPF, program.as_raw_fd()), (ENABLE, 0)] {
-        // SAFETY: the commands take a descriptor, and nothing.
-        if unsafe { libc::ioctl(probe.as_raw_fd(), command, argument) } != 0 {
-            return Err(io::Error::last_os_error());
-        }
+    // SAFETY: the attributes are those of a probe, and the name is alive.
+    let probe = unsafe { open(&attributes, 0) }?;
+    run(&probe, program).map(|()| probe)
+}
+
+/// Makes an event of everybody's, seen from one processor; it stands still.
+///
+/// # Safety
+/// What is given is a `struct perf_event_attr`, as long as it says, and what it points to is alive.
+pub unsafe fn open<A>(attributes: &A, cpu: i32) -> io::Result<OwnedFd> {
+    let (everybody, no_group) = (-1, -1);
+    // SAFETY: as is promised; a descriptor is made.
+    unsafe {
+        let fd = libc::syscall(
+            libc::SYS_perf_event_open,
+            std::ptr::from_ref(attributes),
+            everybody,
+            cpu,
+            no_group,
+            CLOSE_ON_EXEC,
+        );
+        told(fd as i32).map(|fd| OwnedFd::from_raw_fd(fd))
     }
-    Ok(probe)
+}
+
+/// Runs a program at each occurrence of an event, from now on.
+pub fn run(event: &OwnedFd, program: BorrowedFd<'_>) -> io::Result<()> {
+    [(SET_BPF, program.as_raw_fd()), (ENABLE, 0)].into_iter().try_for_each(|(command, argument)| {
+        // SAFETY: the commands take a descriptor, and nothing.
+        told(unsafe { libc::ioctl(event.as_raw_fd(), command, argument) }).map(drop)
+    })
+}
+
+fn told(result: i32) -> io::Result<i32> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }

@@ -1,14 +1,11 @@
 //! Programs that run on each processor's clock, so many times a second (perf_event_open(2)).
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 use aya_obj::generated::{perf_event_attr, perf_sw_ids::PERF_COUNT_SW_CPU_CLOCK, perf_type_id};
 
-// linux/perf_event.h: _IO('$', 0) and _IOW('$', 8, __u32).
-const IOC_ENABLE: libc::c_ulong = 0x2400;
-const IOC_SET_BPF: libc::c_ulong = 0x4004_2408;
-const FLAG_CLOEXEC: libc::c_ulong = 8;
+use crate::perf;
 
 /// Hangs a program on the clock of every processor that works; it comes off when the descriptors are closed.
 pub(crate) fn attach(program: BorrowedFd<'_>, frequency: u32) -> io::Result<Vec<OwnedFd>> {
@@ -22,13 +19,7 @@ pub(crate) fn attach(program: BorrowedFd<'_>, frequency: u32) -> io::Result<Vec<
             Err(error) => return Err(error),
         }
     }
-    for clock in &clocks {
-        // SAFETY: the requests take an event's descriptor and a program's, and nothing.
-        unsafe {
-            told(libc::ioctl(clock.as_raw_fd(), IOC_SET_BPF as _, program.as_raw_fd()))?;
-            told(libc::ioctl(clock.as_raw_fd(), IOC_ENABLE as _, 0))?;
-        }
-    }
+    clocks.iter().try_for_each(|clock| perf::run(clock, program))?;
     Ok(clocks)
 }
 
@@ -42,15 +33,6 @@ fn open(cpu: u32, frequency: u32) -> io::Result<OwnedFd> {
     event.__bindgen_anon_1.sample_freq = frequency.into();
     event.set_freq(1);
     event.set_disabled(1);
-    let (everybody, no_group) = (-1, -1);
-    // SAFETY: the description is alive and as long as it says; the call makes a descriptor.
-    unsafe {
-        let fd =
-            libc::syscall(libc::SYS_perf_event_open, &event, everybody, cpu as i32, no_group, FLAG_CLOEXEC);
-        told(fd as i32).map(|fd| OwnedFd::from_raw_fd(fd))
-    }
-}
-
-fn told(result: i32) -> io::Result<i32> {
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+    // SAFETY: the description is alive and as long as it says.
+    unsafe { perf::open(&event, cpu as i32) }
 }
