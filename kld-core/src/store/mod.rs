@@ -264,9 +264,9 @@ pub trait VolumeStore: Send + Sync {
         Ok(ByteSize::default())
     }
 
-    /// A new set with new volumes.
+    /// A new set with new volumes. A name that has a set already is refused.
     fn plan_create(&self, name: &MachineName, machine: Uuid, volumes: &[NewVolume]) -> Result<StoreChange>;
-    /// Clones of a set as it is now, or of one of its snapshots.
+    /// Clones of a set as it is now, or of one of its snapshots. A name that has a set already is refused.
     fn plan_clone(
         &self,
         source: &Set,

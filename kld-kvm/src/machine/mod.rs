@@ -194,17 +194,11 @@ impl Machines {
         }
     }
 
-    /// Refuses a name that a machine, a set of volumes or a domain already has.
+    /// Refuses a name that a machine has. One that only a set of volumes has is refused by the store's plan.
     fn check_free(&self, name: &MachineName) -> Result<()> {
-        let taken = |by: &str| {
-            Err(Error::message(format!("there is already {by} named '{name}'"))
-                .with_hint("choose another name, or delete that one with kvm-delete"))
-        };
-        if self.hypervisor.domain(name.as_str())?.is_some() {
-            return taken("a machine");
-        }
-        match self.store.set(name)? {
-            Some(_) => taken("a set of volumes without a machine"),
+        match self.hypervisor.domain(name.as_str())? {
+            Some(_) => Err(Error::message(format!("there is already a machine named '{name}'"))
+                .with_hint("choose another name, or delete that one with kvm-delete")),
             None => Ok(()),
         }
     }

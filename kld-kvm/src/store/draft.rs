@@ -69,7 +69,7 @@ impl<'a> Draft<'a> {
         }
         if Record::read(self.layout, name)?.is_some() {
             return Err(Error::message(format!("the store has a machine {name} already"))
-                .with_hint("choose another name, or delete that machine first"));
+                .with_hint("choose another name, or delete that one with kvm-delete"));
         }
         self.work.born.push(name.clone());
         Ok(())

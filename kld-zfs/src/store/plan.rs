@@ -95,7 +95,8 @@ fn refuse_taken(layout: &Layout, name: &MachineName) -> Result<()> {
         return Ok(());
     }
     match record::read(layout, name)? {
-        Some(_) => Err(taken(name, "the store has a set of this name")),
+        Some(_) => Err(taken(name, "the store has a set of this name")
+            .with_hint("choose another name, or delete that one with kvm-delete")),
         None => refuse_dataset(layout, name),
     }
 }
