@@ -25,6 +25,8 @@ const SHELL: &str = "zfs snapshot && zfs clone && virsh dumpxml | sed | virsh de
 
 const CASES: &[Case] = &[
     ("one clone", "ms", ["one", "kld"], ["one", "shell"], SHELL, "<=0.6"),
+    // The shell's clone has no seed, which is a file to write here, and for its guest a drive to find.
+    ("one clone without a seed", "ms", ["one", "bare"], ["one", "shell"], SHELL, "<=0.6"),
     (
         "one clone, of a disk that the peer is given",
         "ms",
@@ -46,6 +48,14 @@ const CASES: &[Case] = &[
         "to the guest's first words",
         "ms",
         ["boot", "kld"],
+        ["boot", "shell"],
+        "the shell and virsh start",
+        "<=1",
+    ),
+    (
+        "to the guest's first words, without a seed",
+        "ms",
+        ["boot", "bare"],
         ["boot", "shell"],
         "the shell and virsh start",
         "<=1",

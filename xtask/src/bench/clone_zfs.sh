@@ -123,6 +123,9 @@ measure_clones() {
     timed node kld node_of $root/web/vda
     kvm-delete web >&2
     rest
+    timed one bare kvm-clone template web --no-seed
+    kvm-delete web >&2
+    rest
 
     timed one shell clone_in_shell
     forget_peer
@@ -171,13 +174,17 @@ measure_space() {
     sample left zfs $(((after - before) * 1000 / 1024))
 }
 
-clone_and_boot() { kvm-clone template web --start && userland; }
+clone_and_boot() { kvm-clone template web --start "$@" && userland; }
 
 clone_in_shell_and_boot() { clone_in_shell && virsh -q start peer && userland; }
 
 measure_boots() {
     : >/tmp/serial
     timed boot kld clone_and_boot
+    kvm-delete web --force >&2
+    rest
+    : >/tmp/serial
+    timed boot bare clone_and_boot --no-seed
     kvm-delete web --force >&2
     rest
     : >/tmp/serial
