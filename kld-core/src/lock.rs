@@ -1,15 +1,33 @@
-//! Locks on names, held by a process and gone with it, that say who holds them.
+//! Locks on names, held by a process and gone with it, that say who holds them; and QEMU's on what it has open.
 
 use std::fs::File;
 use std::io::{Seek, Write};
 use std::path::Path;
 use std::time::Duration;
 
-use nix::fcntl::Flock;
+use nix::fcntl::{FcntlArg, Flock, fcntl};
+use nix::libc;
 use serde::{Deserialize, Serialize};
 
 use crate::error::Trying;
 use crate::{Error, MachineName, Result, fsio, time};
+
+/// QEMU locks single bytes of an image or device that it has open: permissions from byte 100, shared ones from byte 200
+/// (`RAW_LOCK_PERM_BASE` and `RAW_LOCK_SHARED_BASE` in block/file-posix.c). The first byte and the length of it all.
+const QEMU: (i64, i64) = (100, 200);
+
+/// Whether QEMU or one of its tools has this file or device open in another process.
+pub fn held_by_qemu(file: &File) -> std::io::Result<bool> {
+    let mut lock = libc::flock {
+        l_type: libc::F_WRLCK as i16,
+        l_whence: libc::SEEK_SET as i16,
+        l_start: QEMU.0,
+        l_len: QEMU.1,
+        l_pid: 0,
+    };
+    fcntl(file, FcntlArg::F_OFD_GETLK(&mut lock))?;
+    Ok(lock.l_type != libc::F_UNLCK as i16)
+}
 
 /// Who holds a lock.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use kld_core::error::Trying;
 use kld_core::retry::Patience;
-use kld_core::{Error, Result};
+use kld_core::{Error, Result, lock};
 
 use crate::{DatasetName, PoolName, pool, udev};
 
@@ -87,6 +87,18 @@ pub fn size_of(dataset: &DatasetName) -> Option<u64> {
     let text = std::fs::read_to_string(format!("/sys/dev/block/{major}:{minor}/size")).ok()?;
     let sectors = text.trim().parse::<u64>().ok().filter(|_| name == dataset.as_str())?;
     Some(sectors * SECTOR)
+}
+
+/// Whether somebody has a volume open: as a file system or the like, which is exclusive, or in QEMU or one of its tools.
+/// A volume without a device, or whose device cannot be looked at now, counts as not in use.
+pub fn in_use(path: &Path) -> Result<bool> {
+    let flags = nix::libc::O_EXCL | nix::libc::O_NONBLOCK | nix::libc::O_CLOEXEC;
+    match File::options().read(true).custom_flags(flags).open(path) {
+        Ok(file) => {
+            lock::held_by_qemu(&file).trying(|| format!("cannot ask for locks on {}", path.display()))
+        }
+        Err(error) => Ok(error.kind() == std::io::ErrorKind::ResourceBusy),
+    }
 }
 
 /// Makes sure that the device at this path is the volume that is meant.

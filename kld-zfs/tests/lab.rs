@@ -321,6 +321,43 @@ fn a_link_to_another_machines_disk_is_refused() {
 }
 
 #[test]
+fn a_volume_that_another_program_has_open_is_in_use() {
+    if !in_lab() {
+        return;
+    }
+    let pool = Pool::get();
+    let bench = pool.bench(Arc::new(Library::load().unwrap()));
+    let web = machine(&bench, "web");
+    bench.store.ready(&web).unwrap();
+    let volume = &web.volumes[0];
+    assert!(!bench.store.in_use(volume).unwrap());
+
+    run("mkfs.ext4", &["-q", &volume.path.display().to_string()]);
+    let place = tempfile::tempdir().unwrap();
+    let place = place.path().display().to_string();
+    run("mount", &[&volume.path.display().to_string(), &place]);
+    assert!(bench.store.in_use(volume).unwrap(), "it is mounted");
+    run("umount", &[&place]);
+    assert!(!bench.store.in_use(volume).unwrap());
+
+    let mut guest = std::process::Command::new("qemu-io")
+        .args(["-f", "raw"])
+        .arg(&volume.path)
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let began = Instant::now();
+    while !bench.store.in_use(volume).unwrap() {
+        assert!(began.elapsed().as_secs() < 60, "QEMU has it open");
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    drop(guest.stdin.take());
+    guest.wait().unwrap();
+    assert!(!bench.store.in_use(volume).unwrap());
+}
+
+#[test]
 fn what_a_power_cut_left_unmarked_is_undone_and_a_strangers_is_left() {
     if !in_lab() {
         return;

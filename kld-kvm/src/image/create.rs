@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use nix::fcntl::OFlag;
 
-use super::file::{lock_of_others, read_start};
+use super::file::read_start;
 use super::header::{
     EXT_BACKING_FORMAT, EXT_END, HEADER_READ, INCOMPAT_EXTENDED_L2, MAX_L1_BYTES, QCOW2_MAGIC, l1_entries,
 };
@@ -286,7 +286,7 @@ pub fn rewrite_backing(path: &Path, backing: &Backing) -> Result<(), ImageError>
         return Err(ImageError::Unclean { path: path.to_owned(), state });
     }
     let io_error = |action| move |source| ImageError::Io { action, path: path.to_owned(), source };
-    if lock_of_others(&file).map_err(io_error("ask for locks on"))? {
+    if kld_core::lock::held_by_qemu(&file).map_err(io_error("ask for locks on"))? {
         return Err(ImageError::InUse { path: path.to_owned() });
     }
 

@@ -5,18 +5,14 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use nix::libc;
+use kld_core::lock;
+use nix::fcntl::OFlag;
 
 use super::header::HEADER_READ;
 use super::{DiskFormat, Encryption, HeaderError, ImageError, ImageHeader, QCOW2_MAGIC};
 
 /// The longest backing chain that [`chain`] follows.
 pub const MAX_CHAIN: usize = 64;
-
-/// QEMU locks single bytes of an image that it has open: permissions from byte 100, shared ones from byte 200
-/// (`RAW_LOCK_PERM_BASE` and `RAW_LOCK_SHARED_BASE` in block/file-posix.c).
-const QEMU_LOCKS: (i64, i64) = (100, 200);
 
 /// Which file it is, whatever its names are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -247,23 +243,11 @@ pub fn is_empty_overlay(path: &Path) -> Result<bool, ImageError> {
 /// [`ImageError::NotAFile`] and [`ImageError::Io`].
 pub fn in_use(path: &Path) -> Result<bool, ImageError> {
     let (file, _) = open(path, false)?;
-    lock_of_others(&file).map_err(|source| ImageError::Io {
+    lock::held_by_qemu(&file).map_err(|source| ImageError::Io {
         action: "ask for locks on",
         path: path.to_owned(),
         source,
     })
-}
-
-pub(super) fn lock_of_others(file: &File) -> io::Result<bool> {
-    let mut lock = libc::flock {
-        l_type: libc::F_WRLCK as i16,
-        l_whence: libc::SEEK_SET as i16,
-        l_start: QEMU_LOCKS.0,
-        l_len: QEMU_LOCKS.1,
-        l_pid: 0,
-    };
-    fcntl(file, FcntlArg::F_OFD_GETLK(&mut lock))?;
-    Ok(lock.l_type != libc::F_UNLCK as i16)
 }
 
 /// The name of a known format that is neither qcow2 nor raw, from the first bytes of a file.
@@ -339,6 +323,9 @@ fn regular(path: &Path, kind: FileType) -> Result<(), ImageError> {
 #[cfg(test)]
 mod tests {
     use super::super::{Backing, NewImage, create};
+    use nix::fcntl::{FcntlArg, fcntl};
+    use nix::libc;
+
     use super::*;
 
     fn overlay(path: &Path, name: &[u8], format: &[u8]) {

@@ -141,6 +141,11 @@ impl VolumeStore for ZvolStore {
         plan::adopt(&self.layout, name, machine, volumes)
     }
 
+    fn in_use(&self, volume: &Volume) -> Result<bool> {
+        pool::guard(&self.layout.root)?;
+        device::in_use(&volume.path)
+    }
+
     fn clones(&self, set: &Set) -> Result<Vec<MachineName>> {
         let stands_on =
             |other: &Set| other.origin.as_ref().is_some_and(|origin| origin.machine == set.machine);
