@@ -101,6 +101,9 @@ fn is_of(bench: &str, name: &str) -> bool {
 }
 
 fn show(ui: &Ui, rows: &[Row]) -> Result<()> {
+    if rows.is_empty() {
+        return Ok(());
+    }
     if ui.json {
         return rows.iter().try_for_each(|row| {
             ui.line(serde_json::to_string(row).map_err(|cause| Error::failed("cannot write JSON", cause))?)

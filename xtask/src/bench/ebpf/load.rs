@@ -59,7 +59,7 @@ pub fn run(args: &Args) -> Result<()> {
         .trying(|| "cannot end with the bench".to_string())?;
     let mut deed = args.load.deed(&args.folder, args.port)?;
     let ui = kld_core::ui::Ui::default();
-    for _ in 0..args.count / 50 + 1 {
+    for _ in 0..warming(args.count) {
         deed()?;
     }
     if let Some(pace) = args.pace {
@@ -76,6 +76,11 @@ pub fn run(args: &Args) -> Result<()> {
     ui.line(began.elapsed().as_nanos() as f64 / args.count as f64)
 }
 
+/// So many come before those that are measured.
+fn warming(count: u64) -> u64 {
+    count / 50 + 1
+}
+
 type Deed = Box<dyn FnMut() -> Result<()>>;
 
 impl Load {
@@ -88,6 +93,20 @@ impl Load {
             Load::Switch => 100_000,
             Load::Read => 10_000,
         }
+    }
+
+    /// How often the whole load is run for one sample, of which the fastest counts: what takes a microsecond is
+    /// easily disturbed.
+    pub fn repeats(self) -> u64 {
+        match self {
+            Load::Open | Load::Switch => 4,
+            Load::Exec | Load::Connect | Load::Read => 1,
+        }
+    }
+
+    /// How many a sample makes in all, before it is measured too.
+    pub fn made(self) -> u64 {
+        self.repeats() * (self.count() + warming(self.count()))
     }
 
     /// What one of it is called.

@@ -148,6 +148,10 @@ impl Bench {
 
     /// What one operation takes, in microseconds.
     fn time(&self, load: Load) -> Result<f64> {
+        (0..load.repeats()).try_fold(f64::INFINITY, |least, _| Ok(least.min(self.time_once(load)?)))
+    }
+
+    fn time_once(&self, load: Load) -> Result<f64> {
         let said = self.load(load).output().trying(|| "cannot start the load".to_string())?;
         let printed = String::from_utf8_lossy(&said.stdout);
         match printed.trim().parse::<f64>() {
@@ -225,7 +229,7 @@ impl Bench {
 
     fn tell(&self, case: &Case, all: &BTreeMap<Side, Samples>, ui: &Ui) -> Result<()> {
         for (side, samples) in all {
-            let of = case.load.count() + case.load.count() / 50 + 1;
+            let of = case.load.made();
             ui.line(format!(
                 "  {} of {} {}: {:+.3} us {}, {:.1} MB, first event {:.0} ms, {:.0} lines for {of}, {:.0} said to be lost",
                 case.tool,
@@ -293,8 +297,7 @@ fn rows(case: &Case, all: &BTreeMap<Side, Samples>) -> Vec<Row> {
             ));
         }
         if let Some(each) = each {
-            // The load warms itself up before it measures.
-            let made = (each * (case.load.count() + case.load.count() / 50 + 1)) as f64;
+            let made = (each * case.load.made()) as f64;
             let unsaid: Vec<f64> =
                 ours.lines.iter().zip(&ours.lost).map(|(lines, lost)| made - lines - lost).collect();
             rows.push(alone("neither shown nor said to be lost", "events", &unsaid, "<=0"));

@@ -40,7 +40,7 @@ impl Side {
     fn path(self, tool: &str) -> String {
         match self {
             Side::Kld => tool.to_string(),
-            Side::Libbpf => format!("/usr/sbin/{tool}"),
+            Side::Libbpf => format!("/usr/sbin/{tool}-libbpf"),
             Side::Bpftrace => format!("/usr/sbin/{tool}.bt"),
             Side::Bcc => format!("/usr/sbin/{tool}-bpfcc"),
         }
