@@ -33,7 +33,7 @@ pub struct Args {
 const PACKAGES: &[&str] = &["ca-certificates", "gcc", "libc6-dev"];
 
 pub fn run(args: &Args, ui: &Ui) -> Result<()> {
-    let tree = clean_tree(&args.suite, ui)?;
+    let tree = root::clean_tree(&format!("clean-{}", args.suite), &args.suite, PACKAGES, ui)?;
     let rooms = root::cache_folder().join("rooms");
     fsio::create_dir_all(&rooms, 0o755)?;
     let room = tempfile::Builder::new().prefix("room-").tempdir_in(&rooms);
@@ -52,22 +52,6 @@ pub fn run(args: &Args, ui: &Ui) -> Result<()> {
     ui.note(format!("in a clean {}: {}", args.suite, args.command.join(std::ffi::OsStr::new(" ")).display()));
     let status = command.status().trying(|| "cannot run bash".to_string())?;
     if status.success() { Ok(()) } else { Err(Error::failed("the command failed in the clean room", status)) }
-}
-
-/// The suite's tree, made once.
-fn clean_tree(suite: &str, ui: &Ui) -> Result<PathBuf> {
-    let cache = root::cache_folder();
-    fsio::create_dir_all(&cache, 0o755)?;
-    let _lock = root::lock(&cache.join("clean.lock"))?;
-    let tree = cache.join(format!("clean-{suite}"));
-    if !tree.exists() {
-        ui.note(format!("making a clean {suite} in {} (once)", tree.display()));
-        let new = fsio::temporary_beside(&tree);
-        root::remove_tree(&new)?;
-        root::bootstrap(suite, PACKAGES, &new).inspect_err(|_| drop(root::remove_tree(&new)))?;
-        std::fs::rename(&new, &tree).trying(|| format!("cannot make {}", tree.display()))?;
-    }
-    Ok(tree)
 }
 
 /// Copies the files that git tracks, as they are in the work tree now.

@@ -38,6 +38,8 @@ enum Errand {
     Kernels(kernels::Args),
     Lab(lab::Args),
     CleanRoom(clean_room::Args),
+    #[command(hide = true)]
+    BenchLoad(bench::ebpf::load::Args),
 }
 
 fn main() -> ExitCode {
@@ -54,6 +56,7 @@ fn main() -> ExitCode {
             Err(error) => Err(error),
         },
         Errand::CleanRoom(args) => clean_room::run(&args, &ui),
+        Errand::BenchLoad(args) => bench::ebpf::load::run(&args),
     };
     report(&ui, outcome)
 }

@@ -164,6 +164,22 @@ pub fn bootstrap(suite: &str, packages: &[&str], tree: &Path) -> Result<()> {
     Ok(())
 }
 
+/// A tree of a suite with some packages, made once and kept in the cache under a name of its own.
+pub fn clean_tree(name: &str, suite: &str, packages: &[&str], ui: &Ui) -> Result<PathBuf> {
+    let cache = cache_folder();
+    fsio::create_dir_all(&cache, 0o755)?;
+    let _lock = lock(&cache.join("clean.lock"))?;
+    let tree = cache.join(name);
+    if !tree.exists() {
+        ui.note(format!("making a tree of Debian {suite} in {} (once)", tree.display()));
+        let new = fsio::temporary_beside(&tree);
+        remove_tree(&new)?;
+        bootstrap(suite, packages, &new).inspect_err(|_| drop(remove_tree(&new)))?;
+        std::fs::rename(&new, &tree).trying(|| format!("cannot make {}", tree.display()))?;
+    }
+    Ok(tree)
+}
+
 /// Removes a folder and all in it; one that is not there is as wanted.
 pub fn remove_tree(folder: &Path) -> Result<()> {
     match std::fs::remove_dir_all(folder) {

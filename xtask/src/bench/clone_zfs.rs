@@ -164,7 +164,7 @@ mod tests {
     #[test]
     fn a_comparison_needs_both_sides() {
         let samples = read("sample one kld 1\nsample one shell 2\nsample space kld 30\n");
-        let rows: Vec<&str> =
+        let rows: Vec<String> =
             CASES.iter().filter_map(|case| row(case, &samples)).map(|row| row.case).collect();
         assert_eq!(rows, ["one clone", "pool taken by each of ten"]);
     }

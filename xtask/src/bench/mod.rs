@@ -5,6 +5,7 @@
 
 mod clone;
 mod clone_zfs;
+pub mod ebpf;
 mod measure;
 mod start;
 
@@ -23,6 +24,12 @@ const BENCHES: &[Bench] = &[
         "kvm-clone on ZFS beside zfs and virsh in a shell, virt-clone and incus, in a lab",
         clone_zfs::run,
     ),
+    ("ebpf/open", "opensnoop and syscount beside libbpf-tools, bpftrace and bcc", ebpf::opens),
+    ("ebpf/exec", "execsnoop and exitsnoop beside them", ebpf::execs),
+    ("ebpf/tcp", "tcpconnect, tcplife and tcpstates beside them", ebpf::connects),
+    ("ebpf/sched", "runqlat and cpudist beside them", ebpf::switches),
+    ("ebpf/block", "biosnoop, biolatency and bitesize beside them", ebpf::reads),
+    ("ebpf/peers", "which of the probes start on this kernel, kld's and the peers'", ebpf::who_starts),
     ("start", "how fast a tool starts, beside a program that has only one", start::run),
 ];
 
@@ -30,11 +37,11 @@ const BENCHES: &[Bench] = &[
 #[derive(Debug, Serialize)]
 pub struct Row {
     bench: &'static str,
-    case: &'static str,
+    case: String,
     unit: &'static str,
     ours_samples: Vec<f64>,
     peer_samples: Vec<f64>,
-    peer_name: &'static str,
+    peer_name: String,
     /// median(ours) / median(peer); the median itself where there is no peer.
     ratio: f64,
     goal: &'static str,
@@ -42,16 +49,17 @@ pub struct Row {
 }
 
 impl Row {
-    /// Compares samples with a peer's, or with a fixed goal where there is none. `goal` is `<=` or `>=` and a number.
+    /// Compares samples with a peer's, or with a fixed goal where there is none. `goal` is `<=` or `>=` and a number,
+    /// or `-` where the comparison is only told.
     pub fn new(
-        (bench, case): (&'static str, &'static str),
+        (bench, case): (&'static str, impl Into<String>),
         unit: &'static str,
         ours: Vec<f64>,
-        (peer_name, peer): (&'static str, Vec<f64>),
+        (peer_name, peer): (impl Into<String>, Vec<f64>),
         goal: &'static str,
     ) -> Row {
         let ratio = if peer.is_empty() { median(&ours) } else { median(&ours) / median(&peer) };
-        let met = is_met(ratio, goal);
+        let (met, case, peer_name) = (is_met(ratio, goal), case.into(), peer_name.into());
         Row { bench, case, unit, ours_samples: ours, peer_samples: peer, peer_name, ratio, goal, met }
     }
 }
@@ -59,7 +67,7 @@ impl Row {
 /// Measure kld beside its peers
 #[derive(clap::Args)]
 pub struct Args {
-    /// What to measure: clone, clone-zfs, start; everything unless given
+    /// What to measure: clone, clone-zfs, ebpf or a part of it such as ebpf/open, start; everything unless given
     names: Vec<String>,
     /// One JSON object a comparison and line
     #[arg(long)]
@@ -70,14 +78,14 @@ pub struct Args {
 pub fn run(Args { names, json }: &Args) -> Result<()> {
     let ui = &Ui { json: *json, quiet: false };
     for name in names {
-        if !BENCHES.iter().any(|(known, ..)| known == name) {
+        if !BENCHES.iter().any(|(known, ..)| is_of(known, name)) {
             let known: Vec<&str> = BENCHES.iter().map(|(name, ..)| *name).collect();
             return Err(Error::usage(format!("there is no bench '{name}'"))
                 .with_hint(format!("there are {}", known.join(", "))));
         }
     }
     for (name, about, run) in
-        BENCHES.iter().filter(|(name, ..)| names.is_empty() || names.iter().any(|one| one == name))
+        BENCHES.iter().filter(|(bench, ..)| names.is_empty() || names.iter().any(|name| is_of(bench, name)))
     {
         if !ui.json {
             ui.line(format!("{name}: {about}"))?;
@@ -87,7 +95,15 @@ pub fn run(Args { names, json }: &Args) -> Result<()> {
     Ok(())
 }
 
+/// Whether a bench is the one of this name or a part of it.
+fn is_of(bench: &str, name: &str) -> bool {
+    bench.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
 fn show(ui: &Ui, rows: &[Row]) -> Result<()> {
+    if rows.is_empty() {
+        return Ok(());
+    }
     if ui.json {
         return rows.iter().try_for_each(|row| {
             ui.line(serde_json::to_string(row).map_err(|cause| Error::failed("cannot write JSON", cause))?)
@@ -100,14 +116,19 @@ fn show(ui: &Ui, rows: &[Row]) -> Result<()> {
             format!("{:.2}", median(&row.peer_samples))
         };
         [
-            row.case.to_string(),
+            row.case.clone(),
             format!("{:.2}", median(&row.ours_samples)),
             peer,
             row.unit.to_string(),
             format!("{:.2}", row.ratio),
             row.goal.to_string(),
-            if row.met { "met" } else { "MISSED" }.to_string(),
-            row.peer_name.to_string(),
+            match (row.goal, row.met) {
+                ("-", _) => "",
+                (_, true) => "met",
+                (_, false) => "MISSED",
+            }
+            .to_string(),
+            row.peer_name.clone(),
         ]
     };
     ui.table(
@@ -141,7 +162,7 @@ fn is_met(ratio: f64, goal: &str) -> bool {
     match (goal.strip_prefix("<="), goal.strip_prefix(">=")) {
         (Some(most), _) => ratio <= number(most),
         (_, Some(least)) => ratio >= number(least),
-        _ => false,
+        _ => goal == "-",
     }
 }
 
