@@ -13,7 +13,8 @@
 //! into the program before it is loaded, so that one object serves all. Nothing is pinned: what a process has
 //! loaded ends with it, however it ends.
 //!
-//! With the feature `tokio` the events are an [async stream](stream) too.
+//! With the feature `tokio` the events are an [async stream](stream) too; with `log` programs in development can
+//! [speak](words).
 #![deny(missing_docs)]
 
 pub mod btf;
@@ -35,6 +36,8 @@ pub mod why;
 
 #[cfg(feature = "tokio")]
 pub mod stream;
+#[cfg(feature = "log")]
+pub mod words;
 
 mod attach;
 mod elf;

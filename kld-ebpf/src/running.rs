@@ -106,6 +106,12 @@ impl Running {
         self.loaded.programs.iter().map(|program| Ok(self.kept(program)?.missed)).sum()
     }
 
+    /// The kernel's number of the first program.
+    #[cfg(feature = "log")]
+    pub(crate) fn first_program(&self) -> Result<Option<u32>> {
+        self.loaded.programs.first().map(|program| Ok(self.kept(program)?.id)).transpose()
+    }
+
     fn kept(&self, program: &Program) -> Result<sys::Kept> {
         sys::kept(program.fd.as_fd())
             .map_err(|cause| Error::failed(format!("cannot read what {} costs", self.name), cause))

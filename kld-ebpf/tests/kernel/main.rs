@@ -24,4 +24,5 @@ mod stream;
 mod tcp;
 mod user;
 mod why;
+mod words;
 mod zfs;
