@@ -194,7 +194,7 @@ fn what_happens_while_the_end_comes_is_read_or_counted_as_lost_too() {
     let Some(_alone) = alone() else { return };
     for _ in 0..10 {
         let generators: [Generator; PROCESSES] =
-            std::array::from_fn(|_| Generator::new(|| (0..).for_each(call)));
+            std::array::from_fn(|_| Generator::new(|| (0..u64::MAX).for_each(call)));
         let mut tracer = start_on(&generators);
         let released = generators.map(Generator::release);
         tracer.stop_at(Instant::now() + Duration::from_millis(50));
