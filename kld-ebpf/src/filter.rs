@@ -1,8 +1,8 @@
 //! Whose events are wanted. The kernel side tests it, so that what is not wanted costs next to nothing.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use kld_core::{Error, Result};
+use kld_core::Result;
 use kld_ebpf_events::filter::{self as wire, BY_CGROUP, BY_COMM, BY_PID, BY_UID};
 
 use crate::{names, privilege};
@@ -65,11 +65,7 @@ impl Filter {
         if !self.pids.is_empty() {
             filter.by |= BY_PID;
             privilege::check_pid_namespace()?;
-            for pid in &self.pids {
-                if !Path::new(&format!("/proc/{pid}")).exists() {
-                    return Err(Error::usage(format!("there is no process {pid}")));
-                }
-            }
+            self.pids.iter().try_for_each(|pid| names::check_process(*pid))?;
             pids = names::with_descendants(&self.pids, &names::parents());
         }
         if let Some(uid) = self.uid {
@@ -107,6 +103,24 @@ mod tests {
         }
         let error = Filter::pid(0x7fff_fff0).resolve().unwrap_err();
         assert_eq!(error.to_string(), "there is no process 2147483632");
+        assert_eq!(
+            (error.exit() as u8, error.hint()),
+            (2, Some("pgrep -a NAME tells the numbers of those that run"))
+        );
+    }
+
+    #[test]
+    fn a_thread_is_refused_and_its_process_is_named() {
+        if privilege::check_pid_namespace().is_err() {
+            return;
+        }
+        // SAFETY: it takes nothing.
+        let (own, thread) = (std::process::id(), unsafe { libc::gettid() } as u32);
+        assert_ne!(own, thread, "tests run in threads of their own");
+        let error = Filter::pid(thread).resolve().unwrap_err();
+        assert_eq!(error.to_string(), format!("{thread} is a thread, not a process"));
+        let hint = format!("its process is {own}; --comm chooses a thread by its name");
+        assert_eq!((error.exit() as u8, error.hint()), (2, Some(hint.as_str())));
     }
 
     #[test]

@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 
 use kld_core::{Error, Result};
 
+use crate::names;
+
 /// Where bash is.
 pub const BASH: &str = "/bin/bash";
 
@@ -19,8 +21,11 @@ pub fn of_processes(pids: &[u32], fits: fn(&str) -> bool) -> Result<Vec<PathBuf>
     let mut found = Vec::new();
     for pid in if pids.is_empty() { &own } else { pids } {
         let path = format!("/proc/{pid}/maps");
-        let maps = std::fs::read_to_string(&path)
-            .map_err(|_| Error::usage(format!("there is no process {pid} whose memory can be looked at")))?;
+        names::check_process(*pid)?;
+        let maps = std::fs::read_to_string(&path).map_err(|cause| {
+            Error::failed(format!("cannot tell which libraries process {pid} uses"), cause)
+                .with_hint("run it as root, or name the library's file")
+        })?;
         let root = Path::new("/proc").join(pid.to_string()).join("root");
         for mapped in mapped(&maps, fits) {
             let inside = root.join(mapped.strip_prefix("/").unwrap_or(mapped));

@@ -1,6 +1,7 @@
 //! Names for what the kernel calls by numbers: processes, control groups, containers and machines.
 
 use std::collections::HashMap;
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -33,6 +34,24 @@ pub fn with_descendants(pids: &[u32], parents: &[(u32, u32)]) -> Vec<u32> {
     all
 }
 
+/// Fails where a number is no process's. That of a thread is told with its process: tools show both, and what happens is
+/// looked for by the process.
+pub(crate) fn check_process(pid: u32) -> Result<()> {
+    let status = fsio::read_text(Path::new(&format!("/proc/{pid}/status")), 1 << 16).ok().flatten();
+    match status.as_deref().and_then(process_of) {
+        None => Err(Error::usage(format!("there is no process {pid}"))
+            .with_hint("pgrep -a NAME tells the numbers of those that run")),
+        Some(process) if process != pid => Err(Error::usage(format!("{pid} is a thread, not a process"))
+            .with_hint(format!("its process is {process}; --comm chooses a thread by its name"))),
+        Some(_) => Ok(()),
+    }
+}
+
+/// The process in /proc/PID/status.
+fn process_of(status: &str) -> Option<u32> {
+    status.lines().find_map(|line| line.strip_prefix("Tgid:"))?.trim().parse().ok()
+}
+
 /// Where the second hierarchy of control groups is mounted.
 pub fn cgroup_root() -> Option<PathBuf> {
     let text = fsio::read_text(Path::new("/proc/self/mountinfo"), 16 << 20).ok()??;
@@ -58,7 +77,13 @@ pub(crate) fn cgroup(folder: &Path) -> Result<(u64, u32)> {
     // A folder's path below the root may itself begin with a slash, as /proc/PID/cgroup writes it.
     let below = folder.strip_prefix(&root).unwrap_or(folder);
     let below = below.strip_prefix("/").unwrap_or(below);
-    let meta = std::fs::metadata(root.join(below)).trying(what)?;
+    let meta = match std::fs::metadata(root.join(below)) {
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound => {
+            return Err(Error::usage(format!("there is no control group {}", folder.display()))
+                .with_hint(format!("control groups are the folders below {}", root.display())));
+        }
+        other => other.trying(what)?,
+    };
     Ok((meta.ino(), below.components().count() as u32))
 }
 
@@ -150,6 +175,22 @@ mod tests {
         let parents = [(2, 1), (3, 2), (4, 3), (5, 1), (9, 8), (1, 0)];
         assert_eq!(with_descendants(&[2, 3], &parents), [2, 3, 4]);
         assert_eq!(with_descendants(&[7], &parents), [7]);
+    }
+
+    #[test]
+    fn a_folder_that_is_no_control_group_is_refused() {
+        if cgroup_root().is_none() {
+            return;
+        }
+        let error = cgroup(Path::new("/no-such/group")).unwrap_err();
+        assert_eq!(error.to_string(), "there is no control group /no-such/group");
+        assert!(error.exit() as u8 == 2 && error.hint().is_some_and(|hint| hint.contains("below /")));
+    }
+
+    #[test]
+    fn the_process_of_a_thread_is_in_its_status() {
+        assert_eq!(process_of("Name:\tTgid: 3\nTgid:\t12\nPid:\t13\n"), Some(12));
+        assert_eq!(process_of(""), None);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use kld_ebpf_events::Counts;
 use crate::loader::Parts;
 use crate::probe::Probe;
 use crate::running::Running;
-use crate::{Btf, Filter};
+use crate::{Btf, Filter, sys};
 
 /// How often the ring is looked into. The programs wake nobody, since that would be most of what they cost.
 pub const POLL: Duration = Duration::from_millis(5);
@@ -147,9 +147,14 @@ impl<P: Probe> Tracer<P> {
         std::thread::sleep(self.moment());
     }
 
-    /// Takes the programs off their tracepoints. What they have told by then can still be read.
+    /// Takes the programs off their tracepoints, and waits until those that run have ended. What they have told by then
+    /// can still be read.
     pub fn detach(&mut self) {
-        self.running.detach();
+        if !self.detached {
+            self.running.detach();
+            // What is told when all seems to be read would be counted and never read.
+            sys::wait_for_programs();
+        }
         self.detached = true;
     }
 

@@ -113,7 +113,7 @@ pub fn ends(command: Command) -> Command {
             .long("duration")
             .short('d')
             .value_name("TIME")
-            .value_parser(duration)
+            .value_parser(lasting)
             .help("End after so many seconds (10, 0.5) or as written (10s, 5m, 1h)"),
         Arg::new("stats")
             .long("stats")
@@ -128,7 +128,7 @@ pub fn whose(command: Command) -> Command {
         option("pid", "PID", "Only this process and its descendants; may be given several times")
             .short('p')
             .action(ArgAction::Append)
-            .value_parser(clap::value_parser!(u32).range(1..)),
+            .value_parser(pid),
         option("comm", "NAME", "Only threads of exactly this name").short('c'),
     ]);
     whose_sockets(command)
@@ -205,12 +205,29 @@ fn uid(user: &str) -> Result<u32> {
         .ok_or_else(|| Error::usage(format!("there is no user '{}'", user.escape_debug())))
 }
 
-/// A length of time that is not zero.
+/// A process's number.
+fn pid(text: &str) -> Result<u32, String> {
+    let number = text.parse().ok().filter(|number| *number > 0);
+    number.ok_or_else(|| "a process has a number from 1 on; pgrep tells it by the name".into())
+}
+
+/// A length of time that is long enough to count in.
 pub fn interval(text: &str) -> Result<Duration, String> {
     duration(text).and_then(|time| match time >= Duration::from_millis(10) {
         true => Ok(time),
         false => Err("an interval is 10 ms or longer".into()),
     })
+}
+
+/// No tool runs for longer, unless it runs until Ctrl-C. The clock could not count to just any time.
+const LONGEST: Duration = Duration::from_secs(365 * 86400);
+
+/// How long a tool looks: not for no time at all.
+pub fn lasting(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        Duration::ZERO => Err("in no time nothing is seen; leave it out to go on until Ctrl-C".into()),
+        time => Ok(time),
+    }
 }
 
 /// Seconds, or a number with a unit.
@@ -224,7 +241,11 @@ pub fn duration(text: &str) -> Result<Duration, String> {
         _ => return Err("write seconds, or a number with ms, s, m or h".into()),
     };
     let number = digits.parse::<f64>().map_err(|_| "it is no number".to_string())?;
-    Duration::try_from_secs_f64(number * unit).map_err(|_| "it is no length of time".to_string())
+    match Duration::try_from_secs_f64(number * unit) {
+        Ok(time) if time <= LONGEST => Ok(time),
+        Ok(_) => Err("it is longer than a year".into()),
+        Err(_) => Err("it is no length of time".into()),
+    }
 }
 
 #[cfg(test)]
@@ -238,9 +259,17 @@ mod tests {
         {
             assert_eq!(duration(text), Ok(Duration::from_millis(wanted)), "{text}");
         }
-        for text in ["", "s", "-1", "1d", "nan", "1e30h", "1 s"] {
+        for text in ["", "s", "-1", "1d", "nan", "1e30h", "1 s", "8761h", "1.8e19"] {
             assert!(duration(text).is_err(), "{text}");
         }
+        assert_eq!((duration("8760h"), duration("0")), (Ok(LONGEST), Ok(Duration::ZERO)));
+        assert!(lasting("0").is_err() && lasting("1ms").is_ok() && interval("9ms").is_err());
+    }
+
+    #[test]
+    fn a_process_has_a_number() {
+        assert_eq!(pid("1"), Ok(1));
+        assert!(["0", "-1", "sshd", "", "4294967296"].iter().all(|text| pid(text).is_err()));
     }
 
     #[test]

@@ -28,7 +28,17 @@ impl Exposed {
     /// to the kernel (0).
     pub fn listen(address: SocketAddr) -> Result<(Exposed, SocketAddr)> {
         permit(address.ip(), &interfaces::all()?)?;
-        let failed = |cause| Error::failed(format!("cannot listen on {address}"), cause);
+        let failed = |cause: io::Error| {
+            let hint = match cause.kind() {
+                io::ErrorKind::AddrInUse => {
+                    Some("another program listens there: choose another port, or 0 for a free one")
+                }
+                io::ErrorKind::PermissionDenied => Some("choose a port from 1024 on: those below are root's"),
+                _ => None,
+            };
+            let error = Error::failed(format!("cannot listen on {address}"), cause);
+            hint.into_iter().fold(error, Error::with_hint)
+        };
         let listener = TcpListener::bind(address).map_err(failed)?;
         listener.set_nonblocking(true).map_err(failed)?;
         let own = listener.local_addr().map_err(failed)?;

@@ -29,6 +29,13 @@ pub const OF_ROUND_TRIPS: Impossible = Impossible {
     instead: "choose by --lport or --rport; tcpconnect -p and tcplife -p tell a process's ports",
 };
 
+/// Processors are looked at, with all that wait for them.
+pub const OF_QUEUES: Impossible = Impossible {
+    flags: ALL,
+    why: "a processor's queue is as long as all that wait make it, whoever they are",
+    instead: "runqlat and runqslower take the flag: they tell how long those wait that are meant",
+};
+
 /// The whole host is looked at.
 pub const OF_HOSTS: Impossible = Impossible {
     flags: ALL,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::Path;
 
-use kld_core::{Result, fsio};
+use kld_core::{Error, Result, fsio};
 use kld_ebpf::events::table::Total;
 
 use crate::histogram::{Labels, plain};
@@ -74,6 +74,26 @@ pub fn counters<K, V>(
     counters.iter().map(metric).collect()
 }
 
+/// Fails where node_exporter would not read the file, or no file can come to be there: that is not to be found after the
+/// first interval.
+pub fn check_place(path: &Path) -> Result<()> {
+    let refuse = |why: &str, hint: &str| {
+        Err(Error::usage(format!("cannot write metrics to {}: {why}", path.display())).with_hint(hint))
+    };
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    match (path.extension().is_some_and(|end| end == "prom"), folder.is_dir(), path.is_dir()) {
+        (false, ..) => {
+            refuse("its name does not end in .prom", "node_exporter reads only files that are named so")
+        }
+        (_, false, _) => refuse(
+            &format!("there is no folder {}", folder.display()),
+            "it is node_exporter's --collector.textfile.directory",
+        ),
+        (.., true) => refuse("it is a folder", "name a file in it"),
+        _ => Ok(()),
+    }
+}
+
 /// Writes the metrics at once: who reads sees the old ones or the new ones.
 pub fn write(path: &Path, metrics: &[Metric]) -> Result<()> {
     fsio::replace(path, text(metrics).as_bytes(), 0o644)
@@ -135,6 +155,19 @@ fn label(name: &str, value: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_that_would_not_be_read_or_cannot_be_made_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("b.prom")).unwrap();
+        assert!(
+            check_place(&folder.path().join("a.prom")).is_ok() && check_place(Path::new("a.prom")).is_ok()
+        );
+        for name in ["a", "a.prom.old", "b.prom", "no-such/a.prom", ".prom"] {
+            let error = check_place(&folder.path().join(name)).unwrap_err();
+            assert!(error.exit() as u8 == 2 && error.hint().is_some(), "{name}: {error}");
+        }
+    }
 
     fn example() -> Vec<Metric> {
         let counter = |name: &str, value| Sample {

@@ -13,6 +13,7 @@ use serde_json::{Map, Value};
 
 use crate::args::{flag, frequency, frequency_of, wanted};
 use crate::histogram::{TASKS, distribution, numbers, stars, table};
+use crate::impossible::OF_QUEUES;
 use crate::prometheus::{Kind, Metric, Sample};
 use crate::stream::set_flags;
 use crate::tables::{self, Rows, Tables, of_all, timestamp};
@@ -23,7 +24,8 @@ pub const TOOL: Tool = Tool { name: "runqlen", about: kld_catalog::about("runqle
 const FLAGS: &[&str] = &["timestamp", "cpus", "runqocc", "log2"];
 
 fn command() -> Command {
-    of_all(Command::new("runqlen"))
+    OF_QUEUES
+        .of(of_all(Command::new("runqlen")))
         .args([
             timestamp(),
             flag("cpus", 'C', "Each processor apart"),
@@ -42,6 +44,7 @@ fn command() -> Command {
 }
 
 fn run(context: &Context, matches: &ArgMatches) -> Result<()> {
+    OF_QUEUES.refuse(matches)?;
     let mut wanted = wanted(matches)?;
     wanted.filter.frequency = frequency_of(matches)?;
     tables::run::<RunqLen>(context, matches, &wanted, set_flags(matches, FLAGS))

@@ -154,7 +154,7 @@ pub fn common(command: Command) -> Command {
     let command = args::ends(args::whose(command)).arg(
         Arg::new("seconds")
             .value_name("DURATION")
-            .value_parser(args::duration)
+            .value_parser(args::lasting)
             .conflicts_with("duration")
             .help("End after so many seconds, as -d"),
     );

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use clap::builder::TypedValueParser;
 use clap::{Arg, ArgMatches, Command};
 use kld_core::Result;
 use kld_core::tool::Context;
@@ -68,12 +69,17 @@ pub fn of_all(command: Command) -> Command {
         Arg::new("listen")
             .long("listen")
             .value_name("ADDRESS:PORT")
-            .value_parser(clap::value_parser!(SocketAddr))
+            .value_parser(endpoint)
             .help(
                 "Print nothing: serve all that was counted to Prometheus, at /metrics, renewed after each interval, or \
                  every 5 s; on the loopback or a WireGuard interface's address",
             ),
     ])
+}
+
+/// An address and a port.
+fn endpoint(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| "write an address and a port, such as 127.0.0.1:9435 or [::1]:9435".into())
 }
 
 /// The flag for the time of each table.
@@ -99,7 +105,7 @@ pub fn rows() -> Arg {
         .long("rows")
         .short('r')
         .value_name("N")
-        .value_parser(clap::value_parser!(usize))
+        .value_parser(clap::value_parser!(u32).range(1..).map(|rows| rows as usize))
         .default_value("20")
         .help("So many rows at most, the greatest first")
 }
@@ -155,17 +161,16 @@ impl Pace {
 /// Where metrics go, where they are wanted.
 struct Outlets {
     file: Option<PathBuf>,
-    served: Option<Exposed>,
+    /// What is served, and where.
+    served: Option<(Exposed, SocketAddr)>,
 }
 
 impl Outlets {
-    fn of(context: &Context, matches: &ArgMatches) -> Result<Outlets> {
+    fn of(matches: &ArgMatches) -> Result<Outlets> {
+        let file: Option<PathBuf> = matches.get_one("prometheus").cloned();
+        file.as_deref().map_or(Ok(()), prometheus::check_place)?;
         let served = matches.get_one::<SocketAddr>("listen").map(|address| Exposed::listen(*address));
-        let served = served.transpose()?.map(|(exposed, address)| {
-            context.ui.note(format!("metrics are at http://{address}/metrics"));
-            exposed
-        });
-        Ok(Outlets { file: matches.get_one("prometheus").cloned(), served })
+        Ok(Outlets { file, served: served.transpose()? })
     }
 
     fn are_none(&self) -> bool {
@@ -173,7 +178,7 @@ impl Outlets {
     }
 
     fn tell(&self, metrics: &[Metric]) -> Result<()> {
-        if let Some(served) = &self.served {
+        if let Some((served, _)) = &self.served {
             served.tell(prometheus::text(metrics));
         }
         self.file.as_deref().map_or(Ok(()), |path| prometheus::write(path, metrics))
@@ -190,7 +195,7 @@ pub fn run<S: Tables>(
     stop::on_signals();
     let mut view = View::new(flags, false);
     view.most = matches.try_get_one("rows").ok().flatten().copied().unwrap_or(usize::MAX);
-    let outlets = Outlets::of(context, matches)?;
+    let outlets = Outlets::of(matches)?;
     let mut table = Table::<S>::start(&wanted.filter)?;
     if wanted.stats {
         table.measure()?;
@@ -201,8 +206,9 @@ pub fn run<S: Tables>(
     }
     let began = Instant::now();
     let (mut since, mut number, mut all) = (monotonic(), 1, Rows::<S>::new());
-    if let Some(served) = &outlets.served {
+    if let Some((served, address)) = &outlets.served {
         served.tell(prometheus::text(&S::metrics(&all, &view)));
+        context.ui.note(format!("metrics are at http://{address}/metrics"));
     }
     loop {
         let goes_on = pace.wait(began, number);

@@ -21,6 +21,8 @@ fn command() -> Command {
             Arg::new("seconds")
                 .long("seconds")
                 .short('s')
+                .visible_short_alias('d')
+                .visible_alias("duration")
                 .value_name("TIME")
                 .value_parser(args::interval)
                 .default_value("10")

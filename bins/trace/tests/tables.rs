@@ -28,7 +28,29 @@ fn what_tables_cannot_mean_is_refused_before_anything_is_loaded() {
         ("syscount", &["-e", "ENONSENSE"], "error: invalid value 'ENONSENSE'"),
         ("syscount", &["--syscall", "nonsense"], "error: invalid value 'nonsense'"),
         ("slabratetop", &["-r", "many"], "error: invalid value 'many'"),
-        ("runqlen", &["-p", "1"], "error: unexpected argument '-p' found"),
+        ("runqlen", &["-p", "1"], "error: cannot choose by --pid: a processor's queue "),
+        ("runqlen", &["--container", "0123"], "error: cannot choose by --container: a processor's queue "),
+        (
+            "runqlat",
+            &["-d", "0"],
+            "error: invalid value '0' for '--duration <TIME>': in no time nothing is seen",
+        ),
+        ("vfsstat", &["1e19"], "error: invalid value '1e19' for '[INTERVAL]': it is longer than a year"),
+        ("offcputime", &["1e19"], "error: invalid value '1e19' for '[DURATION]': it is longer than a year"),
+        ("why-slow", &["-d", "1e19"], "error: invalid value '1e19' for '--seconds <TIME>': it is longer "),
+        ("filetop", &["-r", "0"], "error: invalid value '0' for '--rows <N>'"),
+        ("filetop", &["-p", "cp"], "error: invalid value 'cp' for '--pid <PID>': a process has a number "),
+        ("gethostlatency", &["-p", "2147483632"], "error: there is no process 2147483632\nhint: pgrep "),
+        (
+            "vfsstat",
+            &["--prometheus", "a"],
+            "error: cannot write metrics to a: its name does not end in .prom\nhint: ",
+        ),
+        (
+            "vfsstat",
+            &["--prometheus", "/no/a.prom"],
+            "error: cannot write metrics to /no/a.prom: there is no folder /no\n",
+        ),
         (
             "runqlen",
             &["-F", "4000000000"],
@@ -48,7 +70,11 @@ fn what_tables_cannot_mean_is_refused_before_anything_is_loaded() {
         ("why-slow", &["-p", "1"], "error: cannot choose by --pid: it is the whole host "),
         ("wg-leaks", &["-u", "0"], "error: cannot choose by --user: what leaves the host "),
         ("runqlat", &["--listen", "0.0.0.0:0"], "error: no metrics are told on 0.0.0.0: it is of neither "),
-        ("runqlat", &["--listen", "localhost"], "error: invalid value 'localhost'"),
+        (
+            "runqlat",
+            &["--listen", "localhost:9435"],
+            "error: invalid value 'localhost:9435' for '--listen <ADDRESS:PORT>': write an address and a port, ",
+        ),
         ("tcprtt", &["--lport", "70000"], "error: invalid value '70000'"),
     ] {
         let mut command: Command = tool::command(&tools.path(tool));

@@ -1,11 +1,11 @@
-//! However a tool ends, the kernel holds nothing of it; and what it says where it may not ask.
+//! What the tools print that tell events, and what they say where they may not ask.
 #![allow(clippy::disallowed_types, reason = "tests run tools as a person would")]
 #![allow(clippy::print_stderr, reason = "a test says why it does not run")]
 
 mod common;
 
 use std::io::Write;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -13,117 +13,6 @@ use std::time::{Duration, Instant};
 use kld_test_support::tool;
 
 use common::{Tools, cannot_trace};
-
-/// How many descriptors of BPF programs, maps and links a process holds.
-fn held(pid: u32) -> usize {
-    let entries = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
-    let targets = entries.filter_map(|entry| std::fs::read_link(entry.path()).ok());
-    targets.filter(|target| target.to_string_lossy().contains("bpf")).count()
-}
-
-/// The ids of the programs that a process has loaded, as the kernel numbers them.
-fn programs_of(pid: u32) -> Vec<u32> {
-    let entries = std::fs::read_dir(format!("/proc/{pid}/fdinfo")).into_iter().flatten().flatten();
-    let infos = entries.filter_map(|entry| std::fs::read_to_string(entry.path()).ok());
-    let id = |text: String| text.lines().find_map(|line| line.strip_prefix("prog_id:")?.trim().parse().ok());
-    infos.filter_map(id).collect()
-}
-
-fn maps_of(pid: u32) -> Vec<u32> {
-    let entries = std::fs::read_dir(format!("/proc/{pid}/fdinfo")).into_iter().flatten().flatten();
-    let infos = entries.filter_map(|entry| std::fs::read_to_string(entry.path()).ok());
-    let id = |text: String| text.lines().find_map(|line| line.strip_prefix("map_id:")?.trim().parse().ok());
-    infos.filter_map(id).collect()
-}
-
-/// BPF_PROG_GET_FD_BY_ID and BPF_MAP_GET_FD_BY_ID: whether the kernel still has it.
-fn exists(command: i32, id: u32) -> bool {
-    let arguments = [id, 0, 0];
-    // SAFETY: the command takes an id; its descriptor is closed at once.
-    unsafe {
-        let fd = libc::syscall(libc::SYS_bpf, command, arguments.as_ptr(), 12);
-        if fd >= 0 {
-            drop(OwnedFd::from_raw_fd(fd as i32));
-        }
-        fd >= 0
-    }
-}
-
-const PROGRAM_BY_ID: i32 = 13;
-const MAP_BY_ID: i32 = 14;
-
-fn wait_for(what: &str, mut come: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while !come() {
-        assert!(Instant::now() < deadline, "{what} did not come");
-        std::thread::sleep(Duration::from_millis(10));
-    }
-}
-
-#[test]
-fn after_its_time_a_signal_or_a_kill_nothing_is_left() {
-    if cannot_trace() {
-        return;
-    }
-    // One that tells events, one that keeps a table, one on a program's function, and one on the control groups; what there is on this host is no
-    // matter to it.
-    nothing_is_left("opensnoop", &["-c", "nobody-has-this"]);
-    nothing_is_left("runqlat", &["-c", "nobody-has-this"]);
-    nothing_is_left("bashreadline", &["-c", "nobody-has-this"]);
-    nothing_is_left("wg-leaks", &["--allow", "from=0.0.0.0/0", "--allow", "from=::/0"]);
-}
-
-fn nothing_is_left(tool: &str, args: &[&str]) {
-    let tools = Tools::new();
-    for (how, signal, code) in [
-        ("its time", None, Some(0)),
-        ("Ctrl-C", Some(libc::SIGINT), Some(0)),
-        ("SIGTERM", Some(libc::SIGTERM), Some(0)),
-        ("SIGKILL", Some(libc::SIGKILL), None),
-    ] {
-        let time = if signal.is_some() { "60" } else { "2" };
-        let mut child = tools.start(tool, &[&["-d", time], args].concat());
-        // Programs, the ring and the link.
-        wait_for("the tool", || held(child.id()) >= 5 && !programs_of(child.id()).is_empty());
-        std::thread::sleep(Duration::from_millis(100));
-        let (programs, maps) = (programs_of(child.id()), maps_of(child.id()));
-        assert!(
-            programs.iter().all(|id| exists(PROGRAM_BY_ID, *id)),
-            "{tool}, {how}: they are there while it runs"
-        );
-        assert!(!maps.is_empty() && maps.iter().all(|id| exists(MAP_BY_ID, *id)), "{tool}, {how}");
-        if let Some(signal) = signal {
-            // SAFETY: the child is ours and not yet waited for.
-            unsafe { libc::kill(child.id() as i32, signal) };
-        }
-        assert_eq!(child.wait().unwrap().code(), code, "{tool}, {how}");
-        wait_for("the end of its programs and maps", || {
-            !programs.iter().any(|id| exists(PROGRAM_BY_ID, *id))
-                && !maps.iter().any(|id| exists(MAP_BY_ID, *id))
-        });
-    }
-}
-
-#[test]
-fn a_closed_pipe_ends_a_tool_quietly() {
-    if cannot_trace() {
-        return;
-    }
-    let tools = Tools::new();
-    let mut child = tools.start("opensnoop", &["-d", "60"]);
-    drop(child.stdout.take());
-    let deadline = Instant::now() + Duration::from_secs(50);
-    let status = loop {
-        let _ = std::fs::File::open("/dev/null");
-        if let Some(status) = child.try_wait().unwrap() {
-            break status;
-        }
-        assert!(Instant::now() < deadline);
-        std::thread::sleep(Duration::from_millis(5));
-    };
-    let said = std::io::read_to_string(child.stderr.take().unwrap()).unwrap();
-    assert_eq!((status.code(), said.as_str()), (Some(0), ""));
-}
 
 #[test]
 fn columns_and_json_tell_the_same() {

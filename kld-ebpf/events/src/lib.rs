@@ -6,6 +6,7 @@
 pub mod block;
 pub mod file;
 pub mod filter;
+pub mod flood;
 pub mod flow;
 pub mod guest;
 pub mod histogram;

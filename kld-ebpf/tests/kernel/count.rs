@@ -1,5 +1,6 @@
 //! System calls, interrupts and round trips, beside what the kernel or the program itself counts of them.
 
+use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
@@ -139,23 +140,33 @@ fn deferred_work_is_counted_as_the_kernel_counts_it() {
     assert!(rows.values().all(|told| told.count() > 0 && told.max <= told.sum));
 }
 
+/// Files whose reads end in a device's interrupt each, and how much to read of them at a time: one on a disk, where that takes direct
+/// reads, and the random numbers that a virtual machine has of its host.
+fn interrupting() -> Vec<(File, usize)> {
+    let file = tempfile::NamedTempFile::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    std::fs::write(file.path(), vec![7; 1 << 20]).unwrap();
+    file.as_file().sync_all().unwrap();
+    let direct = OpenOptions::new().read(true).custom_flags(libc::O_DIRECT).open(file.path());
+    let numbers = File::open("/dev/hwrng").ok().filter(|mut file| file.read(&mut [0; 64]).is_ok());
+    direct.ok().map(|file| (file, 4096)).into_iter().chain(numbers.map(|file| (file, 64))).collect()
+}
+
 #[test]
 fn devices_interrupts_are_counted_as_the_kernel_counts_them() {
     if cannot_trace() {
         return;
     }
-    let file = tempfile::NamedTempFile::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    std::fs::write(file.path(), vec![7; 1 << 20]).unwrap();
-    file.as_file().sync_all().unwrap();
-    let direct = std::fs::OpenOptions::new().read(true).custom_flags(libc::O_DIRECT).open(file.path());
-    let Ok(direct) = direct else { return eprintln!("not tested: the disk here takes no direct reads") };
+    let files = interrupting();
     let reads = || {
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
         // SAFETY: fresh pages of that length, which are given back.
         unsafe {
             let room =
                 libc::mmap(std::ptr::null_mut(), 4096, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0);
-            (0..200).for_each(|at| _ = libc::pread(direct.as_raw_fd(), room, 4096, at * 4096));
+            for (file, bytes) in &files {
+                libc::lseek(file.as_raw_fd(), 0, libc::SEEK_SET);
+                (0..200).for_each(|_| _ = libc::read(file.as_raw_fd(), room, *bytes));
+            }
             libc::munmap(room, 4096);
         }
     };
@@ -177,10 +188,11 @@ fn devices_interrupts_are_counted_as_the_kernel_counts_them() {
         let right = (least.saturating_sub(slack)..=most + slack).contains(&total.count);
         assert!(right, "{}: {least} {total:?} {most}", names[at]);
         assert!(total.time / total.count < 50_000_000, "{total:?}");
-        compared += 1;
+        compared += u32::from(least > slack);
     }
+    // It runs wherever it is loaded; whether it counts right is seen where a device interrupts.
     if compared == 0 {
-        return eprintln!("not tested: no device interrupts here");
+        return eprintln!("not tested: nothing that could be read here interrupts");
     }
     let (rows, _) = beside::<HardIrqDist, _>(reads, || ());
     assert!(rows.values().map(Histogram::count).sum::<u64>() > 0);

@@ -30,6 +30,13 @@ fn exposed(metrics: &str) -> SocketAddr {
     address
 }
 
+#[test]
+fn a_port_that_another_has_is_told_with_what_helps() {
+    let error = Exposed::listen(exposed("")).unwrap_err();
+    assert!(error.to_string().starts_with("cannot listen on 127.0.0.1:"), "{error}");
+    assert!(error.hint().unwrap().starts_with("another program listens there"), "{:?}", error.hint());
+}
+
 fn ask(address: SocketAddr, request: &[u8]) -> String {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
