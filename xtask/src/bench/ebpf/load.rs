@@ -84,29 +84,24 @@ fn warming(count: u64) -> u64 {
 type Deed = Box<dyn FnMut() -> Result<()>>;
 
 impl Load {
-    /// How often a bench does it.
+    /// How often a part of the load does it.
     pub fn count(self) -> u64 {
         match self {
-            Load::Open => 200_000,
-            Load::Exec => 5_000,
-            Load::Connect => 50_000,
-            Load::Switch => 100_000,
-            Load::Read => 10_000,
+            Load::Open => 20_000,
+            Load::Exec => 500,
+            Load::Connect => 5_000,
+            Load::Switch => 10_000,
+            Load::Read => 1_000,
         }
     }
 
-    /// How often the whole load is run for one sample, of which the fastest counts: what takes a microsecond is
-    /// easily disturbed.
-    pub fn repeats(self) -> u64 {
-        match self {
-            Load::Open | Load::Switch => 4,
-            Load::Exec | Load::Connect | Load::Read => 1,
-        }
-    }
+    /// How many parts a sample consists of, of which the fastest counts: what takes a few microseconds is easily
+    /// disturbed.
+    pub const PARTS: u64 = 10;
 
-    /// How many a sample makes in all, before it is measured too.
+    /// How many a sample makes in all, with those before it is measured.
     pub fn made(self) -> u64 {
-        self.repeats() * (self.count() + warming(self.count()))
+        Self::PARTS * (self.count() + warming(self.count()))
     }
 
     /// What one of it is called.
