@@ -133,8 +133,9 @@ impl Bench {
         let beside = tools.parent().map(|target| target.join("tmp")).unwrap_or_default();
         std::fs::create_dir_all(&beside).trying(|| format!("cannot make {}", beside.display()))?;
         let folder = tempfile::tempdir_in(&beside).trying(|| "cannot make a folder".to_string())?;
-        let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|listener| listener.local_addr());
-        let port = free.trying(|| "cannot find a free port".to_string())?.port();
+        // Below those that a connection may be given for its own end.
+        let port = (20_000..30_000).find(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok());
+        let port = port.ok_or_else(|| Error::message("no port is free"))?;
         Ok(Bench { sides: Sides::prepare(&tools, ui)?, tools, folder, port })
     }
 
