@@ -32,6 +32,7 @@ pub mod symbols;
 pub mod syscalls;
 pub mod table;
 pub mod tracer;
+pub mod volumes;
 pub mod why;
 
 #[cfg(feature = "tokio")]

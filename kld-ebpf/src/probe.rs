@@ -34,7 +34,7 @@ mod user;
 mod vfs;
 mod zfs;
 
-pub use block::{BioLatency, BioPattern, BioSnoop, BioTop, BiteSize, only_disk};
+pub use block::{BioLatency, BioPattern, BioSnoop, BioTop, BiteSize, PASSED_ON, only_disk};
 pub use capable::Capable;
 pub use count::SysCount;
 pub use drop::{DropReasons, TcpDrop};

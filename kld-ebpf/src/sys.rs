@@ -168,6 +168,7 @@ pub fn measure() -> io::Result<OwnedFd> {
 #[derive(Debug, Clone, Copy)]
 pub struct Kept {
     /// Its number, which no other program has.
+    #[cfg(feature = "log")]
     pub id: u32,
     /// How long it has run, in nanoseconds, while that was [measured](measure).
     pub time: u64,
@@ -198,6 +199,7 @@ pub fn kept(program: BorrowedFd<'_>) -> io::Result<Kept> {
     unsafe { bpf(OBJ_GET_INFO_BY_FD, &arguments)? };
     let number = |at: usize| u64::from_ne_bytes(std::array::from_fn(|byte| told.0[at + byte]));
     Ok(Kept {
+        #[cfg(feature = "log")]
         id: u32::from_ne_bytes(std::array::from_fn(|byte| told.0[offset_of!(bpf_prog_info, id) + byte])),
         time: number(offset_of!(bpf_prog_info, run_time_ns)),
         runs: number(offset_of!(bpf_prog_info, run_cnt)),

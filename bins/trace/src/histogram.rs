@@ -49,6 +49,14 @@ pub trait Distribution: Summary<Value = Histogram> {
     }
     /// What a key stands for: nothing where there is one distribution of all.
     fn labels(key: &Self::Key, view: &View) -> Labels;
+    /// What programs are told of it besides.
+    fn details(_: &Self::Key, _: &View) -> Map<String, Value> {
+        Map::new()
+    }
+    /// As [`Tables::settle`].
+    fn settle(rows: Rows<Self>, _: &mut View) -> Rows<Self> {
+        rows
+    }
 }
 
 /// Microseconds, unless a flag says otherwise.
@@ -61,6 +69,10 @@ fn unit_of_time(view: &View) -> Unit {
 }
 
 impl<T: Distribution> Tables for T {
+    fn settle(rows: Rows<Self>, view: &mut View) -> Rows<Self> {
+        <T as Distribution>::settle(rows, view)
+    }
+
     fn text(rows: &Rows<Self>, view: &View) -> String {
         let unit = T::unit(view);
         if view.has("quantiles") {
@@ -87,6 +99,7 @@ impl<T: Distribution> Tables for T {
             for (name, value) in T::labels(key, view) {
                 object.insert(name.to_string(), value);
             }
+            object.extend(T::details(key, view));
             object.extend(numbers(histogram, unit));
             Value::Object(object)
         };

@@ -32,6 +32,7 @@ mod mountsnoop;
 mod offcputime;
 mod oomkill;
 mod opensnoop;
+mod place;
 mod probe;
 mod profile;
 mod prometheus;

@@ -7,6 +7,9 @@ use kld_ebpf::events::Counts;
 use nix::sys::resource::{UsageWho, getrusage};
 use serde_json::{Value, json};
 
+use crate::place::Places;
+use crate::view::View;
+
 /// Tells of losses, and with `--stats` of everything.
 pub fn report(context: &Context, running: &Running, counts: Counts, all: bool) -> Result<()> {
     report_why(context, running, counts, "they came faster than they were read", all)
@@ -15,6 +18,13 @@ pub fn report(context: &Context, running: &Running, counts: Counts, all: bool) -
 /// The same of a table.
 pub fn report_table(context: &Context, running: &Running, counts: Counts, all: bool) -> Result<()> {
     report_why(context, running, counts, "the table had no room for more keys", all)
+}
+
+/// Tells why volumes are told by their disks' names only.
+pub fn report_places(context: &Context, view: &View) {
+    if let Some(failure) = view.places.as_ref().and_then(Places::failure) {
+        context.ui.note(failure);
+    }
 }
 
 fn report_why(context: &Context, running: &Running, counts: Counts, why: &str, all: bool) -> Result<()> {

@@ -10,6 +10,7 @@ use kld_ebpf::{Btf, Probe, Tracer};
 use serde_json::{Map, Value};
 
 use crate::args::Wanted;
+use crate::place::{By, Places};
 use crate::view::View;
 use crate::{stats, stop};
 
@@ -39,6 +40,7 @@ pub fn run<P: Lines>(context: &Context, wanted: &Wanted, flags: Vec<&'static str
     let owners = context.ui.json || flags.contains(&"owner");
     let mut view = View::new(flags, owners);
     let btf = phase("btf", Btf::of_kernel)?;
+    view.places = view.has("zvols").then(|| Places::new(By::Zvol));
     P::prepare(&btf, &mut view);
     let mut tracer = Tracer::<P>::start_on(&btf, &wanted.filter)?;
     drop(btf);
@@ -82,5 +84,6 @@ pub fn run<P: Lines>(context: &Context, wanted: &Wanted, flags: Vec<&'static str
         }
     }
     tracer.detach();
+    stats::report_places(context, &view);
     stats::report(context, tracer.running(), tracer.counts()?, wanted.stats)
 }

@@ -17,6 +17,7 @@ use serde_json::{Map, Value};
 
 use crate::args::{self, Wanted};
 use crate::expose::Exposed;
+use crate::place::{self, Places};
 use crate::prometheus::{self, Metric};
 use crate::stats;
 use crate::stop::{self, LOOK};
@@ -30,6 +31,10 @@ pub trait Tables: Summary {
     /// The interval where none is given; `None`: until the end.
     const INTERVAL: Option<Duration> = None;
 
+    /// What was counted, under the keys that it is told by, where only the running host knows these.
+    fn settle(rows: Rows<Self>, _: &mut View) -> Rows<Self> {
+        rows
+    }
     /// The table as bcc's tool prints it, with its heading.
     fn text(rows: &Rows<Self>, view: &View) -> String;
     /// The table for programs.
@@ -108,6 +113,15 @@ pub fn rows() -> Arg {
         .value_parser(clap::value_parser!(u32).range(1..).map(|rows| rows as usize))
         .default_value("20")
         .help("So many rows at most, the greatest first")
+}
+
+/// Rows under other keys; where several come under one, they are added up.
+pub fn regroup<K: Ord, V: Tally>(rows: BTreeMap<K, V>, mut key: impl FnMut(K) -> K) -> BTreeMap<K, V> {
+    let mut all = BTreeMap::new();
+    for (own, value) in rows {
+        all.entry(key(own)).or_insert(*V::ZERO).merge(&value);
+    }
+    all
 }
 
 /// The totals with the greatest first, no more than are wanted.
@@ -195,6 +209,7 @@ pub fn run<S: Tables>(
     stop::on_signals();
     let mut view = View::new(flags, false);
     view.most = matches.try_get_one("rows").ok().flatten().copied().unwrap_or(usize::MAX);
+    view.places = place::given(matches).map(Places::new);
     let outlets = Outlets::of(matches)?;
     let mut table = Table::<S>::start(&wanted.filter)?;
     if wanted.stats {
@@ -215,7 +230,7 @@ pub fn run<S: Tables>(
         if !goes_on {
             table.detach();
         }
-        let rows = table.take()?;
+        let rows = S::settle(table.take()?, &mut view);
         let now = monotonic();
         let lasted = now - since;
         since = now;
@@ -247,6 +262,7 @@ pub fn run<S: Tables>(
         }
         number += 1;
     }
+    stats::report_places(context, &view);
     stats::report_table(context, table.running(), table.counts()?, wanted.stats)
 }
 

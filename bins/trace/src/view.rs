@@ -10,6 +10,8 @@ use kld_ebpf::names::Cgroups;
 use kld_ebpf::probe::DropReasons;
 use serde_json::{Map, Value};
 
+use crate::place::Places;
+
 /// A column that a flag adds: the flag, the column's width and its name.
 pub type Extra = (&'static str, usize, &'static str);
 
@@ -25,6 +27,8 @@ pub struct View {
     cgroups: Option<Cgroups>,
     /// Why packets are dropped, by name.
     pub reasons: DropReasons,
+    /// Where requests to block devices go, where a flag asks for that.
+    pub places: Option<Places>,
     /// The most rows of a table.
     pub most: usize,
     /// How long the interval was that a table is of.
@@ -44,6 +48,7 @@ impl View {
             epoch,
             cgroups,
             reasons: DropReasons::default(),
+            places: None,
             most: usize::MAX,
             lasted: Duration::ZERO,
         }

@@ -21,6 +21,12 @@ fn what_tables_cannot_mean_is_refused_before_anything_is_loaded() {
     let tools = Tools::new();
     for (tool, args, said) in [
         ("biolatency", &["--disk", "no-such-disk"][..], "error: there is no disk 'no-such-disk'\nhint: "),
+        ("biolatency", &["--by", "pool"], "error: invalid value 'pool' for '--by <WHAT>'"),
+        (
+            "biolatency",
+            &["--by", "disk", "-D"],
+            "error: the argument '--by <WHAT>' cannot be used with '--disks'",
+        ),
         ("biosnoop", &["--disk", "../block/x"], "error: there is no disk '../block/x'\nhint: "),
         ("runqlat", &["0"], "error: invalid value '0'"),
         ("runqlat", &["1", "0"], "error: invalid value '0'"),
@@ -199,6 +205,37 @@ fn every_table_has_its_heading_its_json_and_its_metrics() {
         assert!(metrics.contains(&format!("# TYPE {metric}\n")), "{name}: {metrics}");
         assert!(metrics.lines().any(|line| !line.starts_with('#')), "{name}: {metrics}");
     }
+}
+
+#[test]
+fn what_is_no_volume_is_told_by_its_disk_whatever_it_is_told_by() {
+    if cannot_trace() {
+        return;
+    }
+    let tools = Tools::new();
+    let fields = ["machine", "uuid", "dataset", "origin"];
+    for (name, args, list) in [
+        ("biolatency", &["--by", "machine"][..], "distributions"),
+        ("biolatency", &["--by", "zvol"], "distributions"),
+        ("biolatency", &["--by", "disk"], "distributions"),
+        ("biotop", &["--by", "machine", "1", "1"], "places"),
+        ("biosnoop", &["-Z"], ""),
+    ] {
+        let text = run_beside_work(&tools, name, &[args, &["-d", "1", "--json"]].concat());
+        let lines = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+        let rows: Vec<_> = match list {
+            "" => lines.collect(),
+            list => lines.flat_map(|line| line[list].as_array().unwrap().clone()).collect(),
+        };
+        assert!(!rows.is_empty(), "{name} {args:?}: {text}");
+        for row in rows.iter().filter(|row| !row["disk"].as_str().unwrap().starts_with("zd")) {
+            assert!(fields.iter().all(|field| row.get(field) == Some(&serde_json::Value::Null)), "{row}");
+        }
+    }
+    let text = run_beside_work(&tools, "biotop", &["--by", "machine", "1", "1"]);
+    assert!(text.contains("MACHINE                          D   I/O  Kbytes  AVGms\n"), "{text}");
+    let text = run_beside_work(&tools, "biolatency", &["--by", "machine", "-d", "0.5"]);
+    assert!(text.contains("\ndisk = "), "{text}");
 }
 
 /// What a server at an address answers.

@@ -16,6 +16,8 @@ pub const QUEUED: u32 = 16;
 pub const BY_DISK: u32 = 32;
 /// The switch for a distribution for each kind of request.
 pub const BY_FLAGS: u32 = 64;
+/// The switch for disks that pass on what they get, as ZFS volumes do, besides those that take requests.
+pub const PASSED_ON: u32 = 128;
 
 /// The most bytes of a disk's name, its NUL included.
 pub const DISK: usize = 32;
@@ -24,6 +26,10 @@ pub const DISK: usize = 32;
 pub const OPERATION: u32 = 0xff;
 /// An operation that writes is odd.
 pub const WRITES: u32 = 1;
+/// The operation of a flush.
+pub const FLUSH: u32 = 2;
+/// The flag of what flushes first (REQ_PREFLUSH).
+pub const PREFLUSH: u32 = 1 << 18;
 
 /// A request has ended.
 #[repr(C)]

@@ -20,7 +20,15 @@ const HOOKS: &[Hook] = &[
     Hook::new("issued", "block_rq_issue").with_arguments(1),
     Hook::new("issued_from", "block_rq_issue").with_arguments(2),
     Hook::new("ended", "block_rq_complete"),
+    Hook::new("handed", "block_bio_queue").with_arguments(1).when(block::PASSED_ON),
+    Hook::new("handed_to", "block_bio_queue").with_arguments(2).when(block::PASSED_ON),
+    Hook::new("finished", "block_bio_complete").when(block::PASSED_ON),
 ];
+
+/// The switch, in [`Filter::switches`](crate::Filter) of [`BioSnoop`], [`BioLatency`] and [`BioTop`], for disks that pass
+/// on what they get, as ZFS volumes, RAID and the device mapper do, besides those that take requests. What is handed to
+/// them counts as a request that the device gets when it is made.
+pub const PASSED_ON: u32 = block::PASSED_ON;
 
 const REQUEST: &[Known] = &[
     Known::field("REQUEST_SECTOR", &["request.__sector"]),
@@ -33,6 +41,14 @@ const REQUEST: &[Known] = &[
     Known::field("DISK_MAJOR", &["gendisk.major"]),
     Known::field("DISK_MINOR", &["gendisk.first_minor"]),
     Known::tracepoint("IO_START", "block_io_start"),
+    Known::field("DISK_CALLS", &["gendisk.fops"]),
+    Known::optional("CALLS_SUBMIT", &["block_device_operations.submit_bio"]),
+    Known::field("BIO_SECTOR", &["bio.bi_iter.bi_sector"]),
+    Known::field("BIO_BYTES", &["bio.bi_iter.bi_size"]),
+    Known::field("BIO_FLAGS", &["bio.bi_opf"]),
+    Known::optional("BIO_DEVICE", &["bio.bi_bdev"]),
+    Known::field("DEVICE_DISK", &["block_device.bd_disk"]),
+    Known::optional("BIO_DISK", &["bio.bi_disk"]),
 ];
 
 /// So many disks, kinds of requests or names have their distributions in an interval.

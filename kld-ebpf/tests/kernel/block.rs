@@ -103,7 +103,7 @@ struct Room([u8; 128 << 10]);
 
 static ROOM: Room = Room([7; 128 << 10]);
 
-fn write(fd: &OwnedFd, at: u64, bytes: usize) {
+pub fn write(fd: &OwnedFd, at: u64, bytes: usize) {
     // SAFETY: the room is long enough.
     unsafe { libc::pwrite(fd.as_raw_fd(), ROOM.0.as_ptr().cast(), bytes, at as i64) };
 }
@@ -118,7 +118,7 @@ pub fn read(fd: &OwnedFd, at: u64, bytes: usize) {
     }
 }
 
-fn own_comm() -> String {
+pub fn own_comm() -> String {
     std::fs::read_to_string("/proc/thread-self/comm").unwrap().trim_end().to_string()
 }
 

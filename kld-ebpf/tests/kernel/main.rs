@@ -15,6 +15,7 @@ mod loss;
 mod memory;
 mod namespace;
 mod open;
+mod passed;
 mod process;
 mod sched;
 mod slab;

@@ -14,16 +14,28 @@ pub const PATIENCE: Duration = Duration::from_secs(1200);
 pub struct Lab {
     _alone: MutexGuard<'static, ()>,
     folder: tempfile::TempDir,
+    is_slow: bool,
 }
 
 const POOL: &str = "kldtest";
 const DISK: &str = "/dev/disk/by-id/virtio-data1";
+/// The same disk, where each write and each flush takes 20 ms.
+const SLOW: &str = "kldslow";
 /// What a test before has found out of KVM here, which takes a guest to find out.
 const PROBE: &str = "/run/kld/kvm-probe.json";
 
 impl Lab {
     /// The lab; `None` elsewhere, and says so.
     pub fn get() -> Option<Lab> {
+        Self::on(false)
+    }
+
+    /// The same on a disk that takes its time, and nobody's processor: each write and each flush takes 20 ms.
+    pub fn on_a_slow_disk() -> Option<Lab> {
+        Self::on(true)
+    }
+
+    fn on(is_slow: bool) -> Option<Lab> {
         static ALONE: Mutex<()> = Mutex::new(());
         if std::env::var("KLD_LAB").ok().as_deref() != Some("1") {
             eprintln!(
@@ -32,12 +44,23 @@ impl Lab {
             return None;
         }
         let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-        let lab = Lab { _alone: alone, folder: tempfile::tempdir().unwrap() };
-        lab.ok("zpool", &["create", "-f", "-O", "mountpoint=none", "-O", "compression=off", POOL, DISK]);
+        let lab = Lab { _alone: alone, folder: tempfile::tempdir().unwrap(), is_slow };
+        let slow = format!("/dev/mapper/{SLOW}");
+        let disk = if is_slow { lab.slow_down(&slow) } else { DISK };
+        lab.ok("zpool", &["create", "-f", "-O", "mountpoint=none", "-O", "compression=off", POOL, disk]);
         lab.ok("zfs", &["create", "-o", "volmode=dev", &lab.root()]);
         std::fs::create_dir_all(lab.folder().join("state")).unwrap();
         let _ = std::fs::copy(PROBE, lab.folder().join("state/kvm-probe.json"));
         Some(lab)
+    }
+
+    /// Makes the slow disk of the fast one.
+    fn slow_down<'a>(&self, slow: &'a str) -> &'a str {
+        self.ok("modprobe", &["dm-delay"]);
+        let sectors = self.ok("blockdev", &["--getsz", DISK]);
+        let table = format!("0 {} delay {DISK} 0 0 {DISK} 0 20", sectors.trim());
+        self.ok("dmsetup", &["create", SLOW, "--table", &table]);
+        slow
     }
 
     /// The store's root.
@@ -89,6 +112,20 @@ impl Lab {
             self.wait_for(&self.link(name));
             crate::mark::write(&self.link(name), &bears(name));
         }
+    }
+
+    /// The datasets of a machine with this UUID, as kld makes them, and of the template that its disk is a clone of; libvirt
+    /// knows of neither.
+    pub fn datasets(&self, machine: &str, uuid: &str) {
+        let root = self.root();
+        let mark = format!("org.kld:machine={uuid}");
+        self.ok("zfs", &["create", &format!("{root}/template")]);
+        self.ok("zfs", &["create", "-s", "-V", "16M", &format!("{root}/template/vda")]);
+        self.ok("zfs", &["snapshot", &format!("{root}/template/vda@kld-clone-1")]);
+        self.ok("zfs", &["create", "-o", &mark, &format!("{root}/{machine}")]);
+        let clone = format!("{root}/{machine}/vda");
+        self.ok("zfs", &["clone", &format!("{root}/template/vda@kld-clone-1"), &clone]);
+        self.wait_for(&self.link(machine));
     }
 
     /// ZFS makes devices after its commands have returned, and udev their links after that, unless it has missed them.
@@ -214,6 +251,9 @@ impl Drop for Lab {
         let began = Instant::now();
         while self.run("zpool", &["destroy", "-f", POOL]).code != Some(0) && began.elapsed() < PATIENCE {
             std::thread::sleep(Duration::from_millis(500));
+        }
+        if self.is_slow {
+            self.run("dmsetup", &["remove", "--retry", SLOW]);
         }
     }
 }

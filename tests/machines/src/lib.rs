@@ -9,5 +9,7 @@
 
 mod lab;
 pub mod mark;
+mod watch;
 
 pub use lab::{Lab, PATIENCE};
+pub use watch::Begins;

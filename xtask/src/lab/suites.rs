@@ -46,6 +46,7 @@ const SUITES: &[Suite] = &[
     // What only a lab has: guests of KVM and files on ZFS.
     Suite { arguments: &["guest::", "zfs::"], ..long("kld-ebpf", "kernel") },
     long("kld-machine-tests", "hook"),
+    long("kld-machine-tests", "io"),
     long("kld-machine-tests", "tour"),
     long("kld-machine-tests", "at_once"),
 ];

@@ -1,4 +1,7 @@
 //! biosnoop, biolatency, biotop, biopattern and bitesize: requests to block devices, from their beginning to their end.
+//!
+//! A disk either takes requests, or passes on what it gets (struct bio) without making any, as ZFS volumes do. The kernel
+//! tells the end of each in one way only, so that nothing is counted twice for one disk.
 #![no_std]
 #![no_main]
 
@@ -8,7 +11,7 @@ use aya_ebpf::maps::LruHashMap;
 use aya_ebpf::programs::RawTracePointContext;
 use kld_ebpf_events::Task;
 use kld_ebpf_events::block::{
-    BY_DISK, BY_FLAGS, Block, DISK, Kind, LATENCY, Of, PATTERN, QUEUED, SIZE, WHO, WRITES,
+    BY_DISK, BY_FLAGS, Block, DISK, FLUSH, Kind, LATENCY, OPERATION, Of, PATTERN, PREFLUSH, QUEUED, SIZE, WHO, WRITES,
 };
 use kld_ebpf_events::histogram::Histogram;
 use kld_ebpf_events::table::Total;
@@ -36,6 +39,24 @@ static DISK_NAME: Known = known();
 static DISK_MAJOR: Known = known();
 #[unsafe(no_mangle)]
 static DISK_MINOR: Known = known();
+#[unsafe(no_mangle)]
+static DISK_CALLS: Known = known();
+/// A disk that passes on has such a function; kernels before 5.9 do not say.
+#[unsafe(no_mangle)]
+static CALLS_SUBMIT: Known = known();
+#[unsafe(no_mangle)]
+static BIO_SECTOR: Known = known();
+#[unsafe(no_mangle)]
+static BIO_BYTES: Known = known();
+#[unsafe(no_mangle)]
+static BIO_FLAGS: Known = known();
+#[unsafe(no_mangle)]
+static BIO_DEVICE: Known = known();
+#[unsafe(no_mangle)]
+static DEVICE_DISK: Known = known();
+/// Kernels before 5.12 have the disk in the bio.
+#[unsafe(no_mangle)]
+static BIO_DISK: Known = known();
 /// Whether the kernel has block_io_start, so that a request that is not known by now is not wanted.
 #[unsafe(no_mangle)]
 static IO_START: Known = known();
@@ -43,17 +64,19 @@ static IO_START: Known = known();
 #[unsafe(no_mangle)]
 static ONLY_DISK: Known = known();
 
-/// What is remembered of a request.
+/// What is remembered of a request, or of what is passed on.
 #[derive(Clone, Copy)]
 #[repr(C)]
 struct Memory {
     task: Task,
     issued: u64,
     sector: u64,
-    bytes: u64,
+    disk: u64,
+    bytes: u32,
+    flags: u32,
 }
 
-/// Requests that are under way. One that is merged into another never ends, and is the oldest one day.
+/// What is under way, by its address. One that is merged into another never ends, and is the oldest one day.
 #[map]
 static REQUESTS: LruHashMap<u64, Memory> = LruHashMap::with_max_entries(16384, 0);
 
@@ -99,8 +122,8 @@ pub fn issued_from(ctx: RawTracePointContext) -> i32 {
 
 #[inline(always)]
 fn make(request: *const u8) -> i32 {
-    if wanted() && wanted_disk(request) {
-        let memory = Memory { task: task(), issued: 0, sector: 0, bytes: 0 };
+    if wanted() && is_wanted(disk(request)) {
+        let memory = Memory { task: task(), issued: 0, sector: 0, disk: 0, bytes: 0, flags: 0 };
         let _ = REQUESTS.insert(&(request as u64), &memory, u64::from(BPF_ANY));
     } else {
         // Its room may have been a wanted one's, that was merged.
@@ -110,8 +133,8 @@ fn make(request: *const u8) -> i32 {
 }
 
 #[inline(always)]
-fn wanted_disk(request: *const u8) -> bool {
-    !present(&ONLY_DISK) || number(disk(request)) == ONLY_DISK.load()
+fn is_wanted(disk: *const u8) -> bool {
+    !present(&ONLY_DISK) || number(disk) == ONLY_DISK.load()
 }
 
 #[inline(always)]
@@ -125,7 +148,7 @@ fn issue(request: *const u8) -> i32 {
     unsafe {
         (*memory).issued = now();
         (*memory).sector = field(request, &REQUEST_SECTOR);
-        (*memory).bytes = field::<u32>(request, &REQUEST_LENGTH).into();
+        (*memory).bytes = field(request, &REQUEST_LENGTH);
     }
     0
 }
@@ -144,13 +167,66 @@ pub fn ended(ctx: RawTracePointContext) -> i32 {
     let _ = REQUESTS.remove(&key);
     // What is not issued, as an empty flush, is over when it is made.
     let issued = if memory.issued == 0 { memory.task.time } else { memory.issued };
-    tell(request, &Memory { issued, ..memory }, field(request, &REQUEST_FLAGS));
+    tell(&Memory { issued, disk: disk(request) as u64, flags: field(request, &REQUEST_FLAGS), ..memory });
+    0
+}
+
+/// block_bio_queue(bio): who hands something to a disk runs now.
+#[raw_tracepoint(tracepoint = "block_bio_queue")]
+pub fn handed(ctx: RawTracePointContext) -> i32 {
+    hand(ctx.arg(0))
+}
+
+/// block_bio_queue(queue, bio), before 5.11.
+#[raw_tracepoint(tracepoint = "block_bio_queue")]
+pub fn handed_to(ctx: RawTracePointContext) -> i32 {
+    hand(ctx.arg(1))
+}
+
+#[inline(always)]
+fn hand(bio: *const u8) -> i32 {
+    let disk = disk_of_bio(bio);
+    if passes_on(disk) && wanted() && is_wanted(disk) {
+        let (task, bytes, flags) = (task(), field(bio, &BIO_BYTES), field::<u32>(bio, &BIO_FLAGS));
+        // A write of nothing that flushes what was written before: as a request it is a flush.
+        let flags = if bytes == 0 && flags & PREFLUSH != 0 { flags & !OPERATION | FLUSH } else { flags };
+        let sector = field(bio, &BIO_SECTOR);
+        let memory = Memory { issued: task.time, task, sector, disk: disk as u64, bytes, flags };
+        let _ = REQUESTS.insert(&(bio as u64), &memory, u64::from(BPF_ANY));
+    } else {
+        let _ = REQUESTS.remove(&(bio as u64));
+    }
+    0
+}
+
+/// block_bio_complete(queue, bio): not of those that have become requests.
+#[raw_tracepoint(tracepoint = "block_bio_complete")]
+pub fn finished(ctx: RawTracePointContext) -> i32 {
+    let bio: *const u8 = ctx.arg(1);
+    let key = bio as u64;
+    // SAFETY: the value is copied at once.
+    let Some(memory) = (unsafe { REQUESTS.get(&key) }).copied() else { return 0 };
+    let _ = REQUESTS.remove(&key);
+    // One that its disk has given to another one as it is may have ended unseen: then this is not it.
+    if memory.disk == disk_of_bio(bio) as u64 {
+        tell(&memory);
+    }
     0
 }
 
 #[inline(always)]
-fn tell(request: *const u8, memory: &Memory, flags: u32) {
-    let (ended, disk) = (now(), disk(request));
+fn passes_on(disk: *const u8) -> bool {
+    !present(&CALLS_SUBMIT) || field::<u64>(field(disk, &DISK_CALLS), &CALLS_SUBMIT) != 0
+}
+
+#[inline(always)]
+fn disk_of_bio(bio: *const u8) -> *const u8 {
+    if present(&BIO_DISK) { field(bio, &BIO_DISK) } else { field(field(bio, &BIO_DEVICE), &DEVICE_DISK) }
+}
+
+#[inline(always)]
+fn tell(memory: &Memory) {
+    let (ended, disk, flags) = (now(), memory.disk as *const u8, memory.flags);
     let switches = switches();
     let taken = ended.saturating_sub(memory.issued);
     if switches & LATENCY != 0 {
@@ -161,7 +237,7 @@ fn tell(request: *const u8, memory: &Memory, flags: u32) {
     } else if switches & SIZE != 0 {
         let mut name = [0; DISK];
         name[..16].copy_from_slice(&memory.task.comm);
-        add_value(&TABLE, Kind { name, flags: 0 }, memory.bytes / 1024);
+        add_value(&TABLE, Kind { name, flags: 0 }, (memory.bytes / 1024).into());
     } else if switches & (WHO | PATTERN) != 0 {
         let (name, device) = (field(disk, &DISK_NAME), number(disk));
         let key = if switches & WHO != 0 {
@@ -171,7 +247,7 @@ fn tell(request: *const u8, memory: &Memory, flags: u32) {
             let which = follows(device, memory).into();
             Of { disk: name, device, pid: 0, which, comm: [0; 16] }
         };
-        add_total(&TOTALS, key, memory.bytes, taken);
+        add_total(&TOTALS, key, memory.bytes.into(), taken);
     } else {
         // SAFETY: the ring gives room for the event.
         send(|event: *mut Block| unsafe {
@@ -179,7 +255,7 @@ fn tell(request: *const u8, memory: &Memory, flags: u32) {
             (*event).issued = memory.issued;
             (*event).ended = ended;
             (*event).sector = memory.sector;
-            (*event).bytes = memory.bytes as u32;
+            (*event).bytes = memory.bytes;
             (*event).flags = flags;
             (*event).disk = field(disk, &DISK_NAME);
         });
@@ -191,7 +267,7 @@ fn tell(request: *const u8, memory: &Memory, flags: u32) {
 fn follows(device: u32, memory: &Memory) -> bool {
     // SAFETY: the value is copied at once.
     let last = unsafe { ENDS.get(&device) }.copied();
-    let end = memory.sector + memory.bytes / 512;
+    let end = memory.sector + u64::from(memory.bytes / 512);
     let _ = ENDS.insert(&device, &end, u64::from(BPF_ANY));
     last == Some(memory.sector)
 }
