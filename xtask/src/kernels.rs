@@ -32,7 +32,7 @@ pub struct Args {
 const SUITES: [&str; 4] = ["bullseye", "bookworm", "trixie", "trixie-backports"];
 
 /// A test program that takes longer hangs.
-const PATIENCE: Duration = Duration::from_secs(900);
+const PATIENCE: Duration = Duration::from_secs(1800);
 
 /// Where the table is kept.
 const PAGE: &str = "docs/src/kernels.md";
