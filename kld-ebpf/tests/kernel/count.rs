@@ -130,9 +130,13 @@ fn deferred_work_is_counted_as_the_kernel_counts_it() {
     let look = || kinds.map(|(_, name)| column("/proc/softirqs", name));
     let (rows, seen) = beside::<SoftIrqs, _>(wake_timers, look);
     for (at, (name, _)) in kinds.iter().enumerate() {
-        let total = rows.iter().find(|(handler, _)| soft_name(handler) == *name).unwrap().1;
         let (least, most) = (seen[2][at] - seen[1][at], seen[3][at] - seen[0][at]);
-        assert!(least > 0 && (least..=most).contains(&total.count), "{name}: {least} {total:?} {most}");
+        let Some((_, total)) = rows.iter().find(|(handler, _)| soft_name(handler) == *name) else {
+            // Newer kernels with little to balance balance nothing.
+            assert_eq!((*name, least), ("sched", 0));
+            continue;
+        };
+        assert!((least..=most).contains(&total.count), "{name}: {least} {total:?} {most}");
         let mean = total.time / total.count;
         assert!(mean > 0 && mean < 50_000_000, "{name}: {total:?}");
     }

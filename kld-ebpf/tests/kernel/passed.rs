@@ -78,7 +78,9 @@ impl Passing {
         let index = std::fs::read_to_string(folder.join("index")).unwrap();
         let names = [format!("kldpass{number}"), format!("nullb{}", index.trim())];
         let name = names.into_iter().find(|name| Path::new("/sys/block").join(name).exists()).unwrap();
-        Some(Passing { name, kind: Kind::Null(folder) })
+        let disk = Passing { name, kind: Kind::Null(folder) };
+        // Since 6.11 its disks make requests whatever they are told.
+        (!Path::new("/sys/block").join(&disk.name).join("mq").exists()).then_some(disk)
     }
 
     /// The shortest that it takes.

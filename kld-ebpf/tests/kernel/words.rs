@@ -2,8 +2,8 @@
 
 use std::sync::Mutex;
 
-use kld_ebpf::Filter;
 use kld_ebpf::probe::{Hook, Kill, Known, Probe, REGISTERS};
+use kld_ebpf::{Filter, Tracer};
 
 use crate::common::{Generator, cannot_trace, start};
 
@@ -48,7 +48,8 @@ fn a_program_says_what_it_sees_and_its_maker_hears_it() {
         libc::kill(1 << 22, 0);
     });
     let heard = Heard::default();
-    let tracer = start::<Speaking>(&Filter::pid(generator.pid));
+    // It is no tool that a table of them should have.
+    let tracer = Tracer::<Speaking>::start(&Filter::pid(generator.pid)).unwrap();
     let mut words = tracer.running().words(&heard).unwrap();
     generator.go();
     words.flush();
