@@ -12,7 +12,7 @@ use kld_ebpf::events::table::{Tally, Total};
 use kld_ebpf::events::text;
 use kld_ebpf::probe::{BioLatency, BioPattern, BioSnoop, BioTop, BiteSize, only_disk};
 
-use crate::common::{Generator, cannot_trace, part, tally, trace};
+use crate::common::{Generator, cannot_trace, part, start_table, tally, trace};
 
 const LOOP_SET_FD: u64 = 0x4c00;
 const LOOP_CLR_FD: u64 = 0x4c01;
@@ -183,13 +183,19 @@ fn as_many_requests_are_counted_as_the_kernel_counts_and_as_long() {
         });
     });
     let filter = disk.filter(BioLatency::BY_DISK | BioLatency::QUEUED);
-    let (table, after) = tally::<BioLatency, _>(generator, &filter, |_| disk.stat());
+    let mut probe = start_table::<BioLatency>(&filter);
+    let after = generator.go_and_look(|_| disk.stat());
+    probe.detach();
+    let (table, missed) = (probe.take().unwrap(), probe.running().missed().unwrap());
     let (requests, ms) = (after.0 - before.0, after.1 - before.1);
-    assert_eq!(table.len(), 1);
+    assert_eq!((table.len(), probe.counts().unwrap().lost), (1, 0));
     let (key, told) = table.first_key_value().unwrap();
-    assert_eq!((text(&key.name), told.count()), (disk.name.as_str(), requests));
+    assert_eq!(text(&key.name), disk.name.as_str());
+    // Newer kernels (7.3) interrupt a program for another run of it, which is then not made, and counted.
+    let least = requests.saturating_sub(missed);
+    assert!((least..=requests).contains(&told.count()), "{requests} {missed} {told:?}");
     assert!(requests >= 2500);
-    let told_ms = told.sum / 1_000_000;
+    let (told_ms, ms) = (told.sum / 1_000_000, ms * told.count() / requests);
     assert!(told_ms.abs_diff(ms) <= ms / part() + 20, "{told_ms} ms, and the kernel says {ms}");
     assert!(told.max <= told.sum && told.quantile(500) <= told.quantile(990));
 }

@@ -132,8 +132,8 @@ fn deferred_work_is_counted_as_the_kernel_counts_it() {
     for (at, (name, _)) in kinds.iter().enumerate() {
         let (least, most) = (seen[2][at] - seen[1][at], seen[3][at] - seen[0][at]);
         let Some((_, total)) = rows.iter().find(|(handler, _)| soft_name(handler) == *name) else {
-            // Newer kernels with little to balance balance nothing.
-            assert_eq!((*name, least), ("sched", 0));
+            // Newer kernels with little to balance or to free do neither.
+            assert!(*name != "timer" && least == 0, "{name}: {least}");
             continue;
         };
         assert!((least..=most).contains(&total.count), "{name}: {least} {total:?} {most}");
