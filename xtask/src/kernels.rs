@@ -32,7 +32,7 @@ pub struct Args {
 const SUITES: [&str; 4] = ["bullseye", "bookworm", "trixie", "trixie-backports"];
 
 /// A test program that takes longer hangs.
-const PATIENCE: Duration = Duration::from_secs(1800);
+const PATIENCE: Duration = Duration::from_secs(900);
 
 /// So many guests run at the same time: one that is translated keeps hardly more than one processor busy.
 const AT_ONCE: usize = 2;

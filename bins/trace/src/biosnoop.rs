@@ -4,12 +4,14 @@ use clap::{ArgMatches, Command};
 use kld_core::Result;
 use kld_core::tool::{Context, Tool};
 use kld_core::ui::printable;
+use kld_ebpf::Btf;
 use kld_ebpf::events::text;
 use kld_ebpf::probe::{BioSnoop, PASSED_ON};
 use serde_json::{Map, Value};
 
 use crate::args::{common, flag, wanted};
 use crate::disk;
+use crate::place::{By, Places};
 use crate::stream::{Lines, run as stream, set_flags};
 use crate::tables;
 use crate::view::{View, comm};
@@ -41,6 +43,10 @@ fn run(context: &Context, matches: &ArgMatches) -> Result<()> {
 }
 
 impl Lines for BioSnoop {
+    fn prepare(_: &Btf, view: &mut View) {
+        view.places = view.has("zvols").then(|| Places::new(By::Zvol));
+    }
+
     fn heading(view: &View) -> String {
         let queue = if view.has("queue") { format!(" {:>7}", "QUE(ms)") } else { String::new() };
         let names = ["TIME(s)", "COMM", "PID", "DISK", "T", "SECTOR", "BYTES"];

@@ -139,7 +139,8 @@ impl Places {
     /// than a disk's name, and another one tomorrow may have that.
     pub fn mark(&mut self, disk: &[u8; DISK]) -> [u8; DISK] {
         let place = self.of(text(disk));
-        let known = self.all.iter().position(|known| self.labels_of(known) == self.labels_of(&place));
+        let labels = self.labels_of(&place);
+        let known = self.all.iter().position(|known| self.labels_of(known) == labels);
         let number = known.unwrap_or(self.all.len());
         match self.all.get_mut(number) {
             Some(known) => *known = place,

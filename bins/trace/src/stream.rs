@@ -10,7 +10,6 @@ use kld_ebpf::{Btf, Probe, Tracer};
 use serde_json::{Map, Value};
 
 use crate::args::Wanted;
-use crate::place::{By, Places};
 use crate::view::View;
 use crate::{stats, stop};
 
@@ -21,7 +20,7 @@ const BATCH: usize = 64 << 10;
 pub trait Lines: Probe {
     /// The names of the columns, as bcc's tool has them.
     fn heading(view: &View) -> String;
-    /// What the names in an event's columns are, looked up once.
+    /// What the columns need to name what is in an event, made once.
     fn prepare(_: &Btf, _: &mut View) {}
     /// An event in these columns.
     fn line(event: &Self::Event, view: &mut View) -> String;
@@ -40,7 +39,6 @@ pub fn run<P: Lines>(context: &Context, wanted: &Wanted, flags: Vec<&'static str
     let owners = context.ui.json || flags.contains(&"owner");
     let mut view = View::new(flags, owners);
     let btf = phase("btf", Btf::of_kernel)?;
-    view.places = view.has("zvols").then(|| Places::new(By::Zvol));
     P::prepare(&btf, &mut view);
     let mut tracer = Tracer::<P>::start_on(&btf, &wanted.filter)?;
     drop(btf);

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use common::{Tools, cannot_trace};
 use held::{Kind, held, listed};
+use kld_test_support::tool::peak_memory;
 
 /// How a tool ends.
 #[derive(Debug, Clone, Copy)]
@@ -128,12 +129,12 @@ fn a_tool_that_nobody_reads_grows_no_further_and_tells_what_was_lost_and_who_is_
     let rate = f64::from(2 * OPENS) / began.elapsed().as_secs_f64();
     // SAFETY: the child is ours and not yet waited for.
     unsafe { libc::kill(pid as i32, libc::SIGINT) };
-    let (mut peak, mut told, mut last) = (memory(pid).unwrap(), 0, String::new());
+    let (mut peak, mut told, mut last) = (peak_memory(pid).unwrap(), 0, String::new());
     for line in BufReader::new(child.stdout.take().unwrap()).lines() {
         last = line.unwrap();
         told += 1;
         if told % 1000 == 0 {
-            peak = peak.max(memory(pid).unwrap_or(0));
+            peak = peak.max(peak_memory(pid).unwrap_or(0));
         }
     }
     assert_eq!(child.wait().unwrap().code(), Some(0));
@@ -183,11 +184,4 @@ fn opens_of_one() -> (Duration, u64) {
     }
     let after = spent();
     (after.0 - before.0, after.1 - before.1)
-}
-
-/// The most memory that a process has had so far, in bytes.
-fn memory(pid: u32) -> Option<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    Some(line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()? << 10)
 }

@@ -191,7 +191,7 @@ fn as_many_requests_are_counted_as_the_kernel_counts_and_as_long() {
     assert_eq!((table.len(), probe.counts().unwrap().lost), (1, 0));
     let (key, told) = table.first_key_value().unwrap();
     assert_eq!(text(&key.name), disk.name.as_str());
-    // Newer kernels (7.3) interrupt a program for another run of it, which is then not made, and counted.
+    // What interrupts a program's run with another one of the same is not run, and counted.
     let least = requests.saturating_sub(missed);
     assert!((least..=requests).contains(&told.count()), "{requests} {missed} {told:?}");
     assert!(requests >= 2500);

@@ -117,6 +117,11 @@ impl Drop for Released {
     }
 }
 
+/// Whether nothing else runs on this host, as in the guests of `cargo xtask kernels`.
+pub fn is_alone() -> bool {
+    std::env::var_os("KLD_ALONE").is_some()
+}
+
 /// How far a duration may be from what the kernel says: the part of it that this is one of. The kernel reads its clock at
 /// another moment than the programs, and where instructions are translated a program's run lies between the two.
 pub fn part() -> u64 {

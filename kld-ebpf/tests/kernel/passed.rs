@@ -79,7 +79,7 @@ impl Passing {
         let names = [format!("kldpass{number}"), format!("nullb{}", index.trim())];
         let name = names.into_iter().find(|name| Path::new("/sys/block").join(name).exists()).unwrap();
         let disk = Passing { name, kind: Kind::Null(folder) };
-        // Since 6.11 its disks make requests whatever they are told.
+        // On 6.12 and 7.3 its disks make requests whatever they are told.
         (!Path::new("/sys/block").join(&disk.name).join("mq").exists()).then_some(disk)
     }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 use kld_ebpf::why::{Evidence, Finding, Kind, Watch, judge};
 
 use crate::block::{self, Disk};
-use crate::common::{Generator, address_of, cannot_trace, set, socket};
+use crate::common::{Generator, address_of, cannot_trace, is_alone, set, socket};
 use crate::group::Group;
 use crate::namespace;
 
@@ -24,11 +24,6 @@ fn turn() -> Option<MutexGuard<'static, ()>> {
     }
     println!("probe: why-slow");
     Some(TURN.lock().unwrap_or_else(PoisonError::into_inner))
-}
-
-/// Whether nothing else runs on this host, as in the guests of `cargo xtask kernels`.
-fn is_alone() -> bool {
-    std::env::var_os("KLD_ALONE").is_some()
 }
 
 fn watch(time: Duration) -> Evidence {

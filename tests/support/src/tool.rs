@@ -162,6 +162,13 @@ pub fn command(program: &Path) -> Command {
     command
 }
 
+/// The most memory that a process has had so far, in bytes; `None` where it has ended.
+pub fn peak_memory(pid: u32) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    Some(line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()? << 10)
+}
+
 /// Runs a command to its end.
 ///
 /// # Panics

@@ -24,11 +24,13 @@ const BENCHES: &[Bench] = &[
         "kvm-clone on ZFS beside zfs and virsh in a shell, virt-clone and incus, in a lab",
         clone_zfs::run,
     ),
-    ("ebpf/open", "opensnoop and syscount beside libbpf-tools, bpftrace and bcc", ebpf::opens),
-    ("ebpf/exec", "execsnoop and exitsnoop beside them", ebpf::execs),
-    ("ebpf/tcp", "tcpconnect, tcplife and tcpstates beside them", ebpf::connects),
-    ("ebpf/sched", "runqlat and cpudist beside them", ebpf::switches),
-    ("ebpf/block", "biosnoop, biolatency and bitesize beside them", ebpf::reads),
+    ("ebpf/open", "opensnoop and syscount beside libbpf-tools, bpftrace and bcc", |ui| {
+        ebpf::compare(ebpf::OPENS, ui)
+    }),
+    ("ebpf/exec", "execsnoop and exitsnoop beside them", |ui| ebpf::compare(ebpf::EXECS, ui)),
+    ("ebpf/tcp", "tcpconnect, tcplife and tcpstates beside them", |ui| ebpf::compare(ebpf::CONNECTS, ui)),
+    ("ebpf/sched", "runqlat and cpudist beside them", |ui| ebpf::compare(ebpf::SWITCHES, ui)),
+    ("ebpf/block", "biosnoop, biolatency and bitesize beside them", |ui| ebpf::compare(ebpf::READS, ui)),
     ("ebpf/peers", "which of the probes start on this kernel, kld's and the peers'", ebpf::who_starts),
     ("start", "how fast a tool starts, beside a program that has only one", start::run),
 ];

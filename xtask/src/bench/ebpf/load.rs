@@ -8,13 +8,13 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use kld_core::error::Trying;
+use kld_core::ui::Ui;
 use kld_core::{Error, Result};
 use nix::libc;
 use nix::sys::socket::{setsockopt, sockopt};
-use serde::{Deserialize, Serialize};
 
 /// What a load does again and again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Load {
     /// Opens a file and closes it.
     Open,
@@ -29,10 +29,10 @@ pub enum Load {
 }
 
 /// The name that the load's process has.
-pub const COMM: &str = "kld-load";
+const COMM: &std::ffi::CStr = c"kld-load";
 /// The file that is opened, and the program that is run.
-pub const OPENED: &str = "opened-by-load";
-pub const RUN: &str = "run-by-load";
+const OPENED: &str = "opened-by-load";
+const RUN: &str = "run-by-load";
 const BLOCK: u64 = 4096;
 const BLOCKS: u64 = 16384;
 
@@ -54,16 +54,14 @@ pub struct Args {
 
 /// Runs a load and prints what each of it took, in nanoseconds.
 pub fn run(args: &Args) -> Result<()> {
-    nix::sys::prctl::set_name(c"kld-load").trying(|| "cannot name this process".to_string())?;
+    nix::sys::prctl::set_name(COMM).trying(|| "cannot name this process".to_string())?;
     nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL)
         .trying(|| "cannot end with the bench".to_string())?;
     let mut deed = args.load.deed(&args.folder, args.port)?;
-    let ui = kld_core::ui::Ui::default();
     for _ in 0..warming(args.count) {
         deed()?;
     }
     if let Some(pace) = args.pace {
-        ui.line("ready")?;
         loop {
             deed()?;
             std::thread::sleep(Duration::from_millis(pace));
@@ -73,7 +71,7 @@ pub fn run(args: &Args) -> Result<()> {
     for _ in 0..args.count {
         deed()?;
     }
-    ui.line(began.elapsed().as_nanos() as f64 / args.count as f64)
+    Ui::default().line(began.elapsed().as_nanos() as f64 / args.count as f64)
 }
 
 /// So many come before those that are measured.
@@ -121,7 +119,7 @@ impl Load {
             Load::Open => OPENED.to_string(),
             Load::Exec => RUN.to_string(),
             Load::Connect => port.to_string(),
-            Load::Switch | Load::Read => COMM.to_string(),
+            Load::Switch | Load::Read => COMM.to_string_lossy().into_owned(),
         }
     }
 

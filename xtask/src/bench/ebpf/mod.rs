@@ -33,7 +33,7 @@ const BENCH: &str = "ebpf";
 const ROUNDS: usize = 5;
 
 /// One tool and what it is measured upon.
-struct Case {
+pub struct Case {
     tool: &'static str,
     /// For all but bpftrace, whose tools have no such flags.
     args: &'static [&'static str],
@@ -42,64 +42,47 @@ struct Case {
 }
 
 enum Sort {
-    /// A line an event; so many for each operation, where that is known.
-    Events { each: Option<u64>, goal: &'static str },
+    /// A line an event: so many for each operation, where that is known, and the goal beside libbpf-tools' where that is
+    /// another one than beside the best peer's.
+    Events { each: Option<u64>, libbpf: Option<&'static str> },
     /// A histogram that is kept in the kernel.
     Histogram,
 }
 
 const fn events(tool: &'static str, load: Load, each: Option<u64>) -> Case {
-    Case { tool, args: &[], load, sort: Sort::Events { each, goal: "<=0.5" } }
+    Case { tool, args: &[], load, sort: Sort::Events { each, libbpf: None } }
 }
 
 const fn histogram(tool: &'static str, load: Load) -> Case {
     Case { tool, args: &[], load, sort: Sort::Histogram }
 }
 
-const OPENS: &[Case] = &[
+pub const OPENS: &[Case] = &[
     // The same fields on all sides: path, result, process, name, flags.
     Case {
         tool: "opensnoop",
         args: &["-e"],
         load: Load::Open,
-        sort: Sort::Events { each: Some(1), goal: "<=0.1" },
+        sort: Sort::Events { each: Some(1), libbpf: Some("<=0.1") },
     },
     histogram("syscount", Load::Open),
 ];
-const EXECS: &[Case] = &[events("execsnoop", Load::Exec, Some(1)), events("exitsnoop", Load::Exec, Some(1))];
-const CONNECTS: &[Case] = &[
+pub const EXECS: &[Case] =
+    &[events("execsnoop", Load::Exec, Some(1)), events("exitsnoop", Load::Exec, Some(1))];
+pub const CONNECTS: &[Case] = &[
     events("tcpconnect", Load::Connect, Some(1)),
     events("tcplife", Load::Connect, None),
     events("tcpstates", Load::Connect, None),
 ];
-const SWITCHES: &[Case] = &[histogram("runqlat", Load::Switch), histogram("cpudist", Load::Switch)];
-const READS: &[Case] = &[
+pub const SWITCHES: &[Case] = &[histogram("runqlat", Load::Switch), histogram("cpudist", Load::Switch)];
+pub const READS: &[Case] = &[
     events("biosnoop", Load::Read, Some(1)),
     histogram("biolatency", Load::Read),
     histogram("bitesize", Load::Read),
 ];
 
-pub fn opens(ui: &Ui) -> Result<Vec<Row>> {
-    compare(OPENS, ui)
-}
-
-pub fn execs(ui: &Ui) -> Result<Vec<Row>> {
-    compare(EXECS, ui)
-}
-
-pub fn connects(ui: &Ui) -> Result<Vec<Row>> {
-    compare(CONNECTS, ui)
-}
-
-pub fn switches(ui: &Ui) -> Result<Vec<Row>> {
-    compare(SWITCHES, ui)
-}
-
-pub fn reads(ui: &Ui) -> Result<Vec<Row>> {
-    compare(READS, ui)
-}
-
-fn compare(cases: &[Case], ui: &Ui) -> Result<Vec<Row>> {
+/// Measures some tools beside their peers.
+pub fn compare(cases: &[Case], ui: &Ui) -> Result<Vec<Row>> {
     let bench = Bench::prepare(ui)?;
     let mut rows = Vec::new();
     for case in cases {
@@ -275,8 +258,8 @@ fn rows(case: &Case, all: &BTreeMap<Side, Samples>) -> Vec<Row> {
     let mut rows = Vec::new();
     let cost = peers().map(|(_, samples)| median(&samples.added)).fold(f64::INFINITY, f64::min);
     for (side, samples) in peers() {
-        let goal = match &case.sort {
-            Sort::Events { goal: "<=0.1", .. } if *side == Side::Libbpf => "<=0.1",
+        let goal = match case.sort {
+            Sort::Events { libbpf: Some(goal), .. } if *side == Side::Libbpf => goal,
             _ if median(&samples.added) > cost => "-",
             Sort::Events { .. } => "<=0.5",
             Sort::Histogram => "<=1.0",

@@ -58,27 +58,7 @@ impl Sides {
     pub fn prepare(tools: &Path, ui: &Ui) -> Result<Sides> {
         let packages = PEERS.map(Side::package);
         let tree = root::clean_tree("peers-trixie", "trixie", &packages, ui)?;
-        let what = || "cannot show the kernel to the peers' tree".to_string();
-        unshare(CloneFlags::CLONE_NEWNS).trying(what)?;
-        mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)
-            .trying(what)?;
-        for folder in ["proc", "sys", "dev"] {
-            let (from, to) = (Path::new("/").join(folder), tree.join(folder));
-            mount(Some(&from), &to, None::<&str>, MsFlags::MS_BIND | MsFlags::MS_REC, None::<&str>)
-                .trying(what)?;
-        }
-        let tracing = tree.join("sys/kernel/tracing");
-        if !tracing.join("events").exists() {
-            mount(Some("tracefs"), &tracing, Some("tracefs"), MsFlags::empty(), None::<&str>).trying(what)?;
-        }
-        // What of it the older peers ask for is tracefs too.
-        let _ = mount(
-            Some("debugfs"),
-            &tree.join("sys/kernel/debug"),
-            Some("debugfs"),
-            MsFlags::empty(),
-            None::<&str>,
-        );
+        show_kernel(&tree)?;
         let links = tempfile::tempdir().trying(|| "cannot make a folder".to_string())?;
         for entry in kld_catalog::TRACE.tools {
             tool::link_to(links.path(), entry.name, &tools.join(kld_catalog::TRACE.program));
@@ -120,4 +100,34 @@ impl Sides {
         command.stdin(Stdio::null());
         Some(command)
     }
+}
+
+/// Enters a mount namespace in which the tree has this host's /proc, /sys and /dev. Once a process: the second bench finds
+/// them there.
+fn show_kernel(tree: &Path) -> Result<()> {
+    if tree.join("proc/self").exists() {
+        return Ok(());
+    }
+    let what = || "cannot show the kernel to the peers' tree".to_string();
+    unshare(CloneFlags::CLONE_NEWNS).trying(what)?;
+    mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)
+        .trying(what)?;
+    for folder in ["proc", "sys", "dev"] {
+        let (from, to) = (Path::new("/").join(folder), tree.join(folder));
+        mount(Some(&from), &to, None::<&str>, MsFlags::MS_BIND | MsFlags::MS_REC, None::<&str>)
+            .trying(what)?;
+    }
+    let tracing = tree.join("sys/kernel/tracing");
+    if !tracing.join("events").exists() {
+        mount(Some("tracefs"), &tracing, Some("tracefs"), MsFlags::empty(), None::<&str>).trying(what)?;
+    }
+    // What of it the older peers ask for is tracefs too.
+    let _ = mount(
+        Some("debugfs"),
+        &tree.join("sys/kernel/debug"),
+        Some("debugfs"),
+        MsFlags::empty(),
+        None::<&str>,
+    );
+    Ok(())
 }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use kld_core::error::Trying;
 use kld_core::{Error, Result};
+use kld_test_support::tool;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -60,13 +61,9 @@ impl Watched {
         Ok(())
     }
 
-    /// The most memory that it has had, in bytes.
+    /// The most memory that it has had, in bytes; 0 where it has ended.
     pub fn memory(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap_or_default();
-        let peak = status.lines().find_map(|line| {
-            line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()
-        });
-        peak.unwrap_or(0) << 10
+        tool::peak_memory(self.child.id()).unwrap_or(0)
     }
 
     /// Presses Ctrl-C, waits for the end, and returns all that was said.
@@ -95,7 +92,7 @@ impl Drop for Watched {
 /// The time from a tool's start until a terminal shows the mark, in milliseconds.
 pub fn first_words(mut command: Command, mark: &str) -> Result<f64> {
     let what = || "cannot make a terminal".to_string();
-    let terminal = nix::pty::openpty(None, None).map_err(std::io::Error::from).trying(what)?;
+    let terminal = nix::pty::openpty(None, None).trying(what)?;
     command.stdout(Stdio::from(terminal.slave)).stderr(Stdio::null());
     let began = Instant::now();
     let mut child = command.spawn().trying(|| format!("cannot start {command:?}"))?;
