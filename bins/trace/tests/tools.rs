@@ -8,17 +8,23 @@ use std::io::Write;
 use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::process::Command;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use kld_test_support::tool;
 
 use common::{Tools, cannot_trace};
 
+/// The tools are told to look at this process, so that one test would see what another does.
+fn alone() -> Option<MutexGuard<'static, ()>> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    (!cannot_trace()).then_some(alone)
+}
+
 #[test]
 fn columns_and_json_tell_the_same() {
-    if cannot_trace() {
-        return;
-    }
+    let Some(_alone) = alone() else { return };
     let tools = Tools::new();
     let own = std::process::id().to_string();
     // This thread alone: the tools are children of this process, and open files too.
@@ -52,9 +58,7 @@ fn columns_and_json_tell_the_same() {
 
 #[test]
 fn who_may_not_ask_is_told_which_capability_is_missing() {
-    if cannot_trace() {
-        return;
-    }
+    let Some(_alone) = alone() else { return };
     let tools = Tools::new();
     let (tool, text) = (tools.path("opensnoop"), "hint: run it as root, or give it CAP_BPF and CAP_PERFMON");
     let drop = |bounding: &str| {
@@ -81,9 +85,7 @@ fn who_may_not_ask_is_told_which_capability_is_missing() {
 
 #[test]
 fn what_cannot_be_meant_is_refused_before_anything_is_loaded() {
-    if cannot_trace() {
-        return;
-    }
+    let Some(_alone) = alone() else { return };
     let tools = Tools::new();
     for (args, code, said) in [
         (&["-p", "2147483632"][..], 2, "error: there is no process 2147483632\n"),
@@ -103,9 +105,7 @@ fn what_cannot_be_meant_is_refused_before_anything_is_loaded() {
 
 #[test]
 fn in_a_pid_namespace_of_its_own_no_process_is_told_by_its_number() {
-    if cannot_trace() {
-        return;
-    }
+    let Some(_alone) = alone() else { return };
     let tools = Tools::new();
     let inside = |args: &[&str]| {
         let mut command = tool::command(Path::new("/usr/bin/unshare"));
@@ -165,9 +165,7 @@ fn lose() {
 
 #[test]
 fn every_tool_prints_its_columns_and_its_json() {
-    if cannot_trace() {
-        return;
-    }
+    let Some(_alone) = alone() else { return };
     let tools = Tools::new();
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
