@@ -135,7 +135,10 @@ impl Load {
 }
 
 fn open(path: &Path) -> Result<Deed> {
-    File::create(path).trying(|| format!("cannot make {}", path.display()))?;
+    // Made under another name, so that it is opened under this one by what is counted only.
+    let new = path.with_file_name("new");
+    let made = File::create(&new).and_then(|_| std::fs::rename(&new, path));
+    made.trying(|| format!("cannot make {}", path.display()))?;
     let path = path.to_path_buf();
     Ok(Box::new(move || File::open(&path).map(drop).trying(|| "cannot open the file".to_string())))
 }
